@@ -11,25 +11,84 @@ use std::path::PathBuf;
 #[serde(tag = "type", content = "data")]
 pub enum ServiceEvent {
     /// The host listens.
-    HostStarted { path: PathBuf, address: SocketAddr, shards: u16, io: String, name: String },
-    /// A client may join with this code; sent again when the code changed.
-    WaitingForPeer { code: String, link: String },
+    HostStarted {
+        /// The folder served.
+        path: PathBuf,
+        /// The address in use.
+        address: SocketAddr,
+        /// Number of shards.
+        shards: u16,
+        /// The I/O backend: `uring` or `poll`.
+        io: String,
+        /// The display name.
+        name: String,
+    },
+    /// A client may join with this code; sent again when the code was replaced.
+    WaitingForPeer {
+        /// The join code.
+        code: String,
+        /// The join link.
+        link: String,
+    },
     /// A device came in. `enrolled` is true the first time.
-    PeerConnected { peer: String, name: String, address: SocketAddr, enrolled: bool },
+    PeerConnected {
+        /// The device's key, as its fingerprint.
+        peer: String,
+        /// The display name.
+        name: String,
+        /// The address in use.
+        address: SocketAddr,
+        /// True when the device was enrolled just now.
+        enrolled: bool,
+    },
     /// A device left or was lost.
-    PeerDisconnected { peer: String, reason: String },
+    PeerDisconnected {
+        /// The device's key, as its fingerprint.
+        peer: String,
+        /// Why, for people.
+        reason: String,
+    },
     /// A device was refused; nothing was told to it.
-    PeerRefused { address: SocketAddr, reason: String },
+    PeerRefused {
+        /// The address in use.
+        address: SocketAddr,
+        /// Why, for people.
+        reason: String,
+    },
     /// The folder is mounted.
-    MountReady { mountpoint: PathBuf, address: SocketAddr, host: String, share: String },
+    MountReady {
+        /// Where.
+        mountpoint: PathBuf,
+        /// The address in use.
+        address: SocketAddr,
+        /// The host's display name.
+        host: String,
+        /// The share's display name.
+        share: String,
+    },
     /// The host cannot be reached; calls wait or fail until `HostBack`.
-    HostLost { reason: String },
+    HostLost {
+        /// Why, for people.
+        reason: String,
+    },
     /// The host is back; the mount goes on.
-    HostBack { address: SocketAddr },
+    HostBack {
+        /// The address in use.
+        address: SocketAddr,
+    },
     /// Something a person should know that does not end the service.
-    Warning { message: String },
+    Warning {
+        /// For people.
+        message: String,
+    },
     /// The service ends because of this.
-    Error { message: String },
+    Error {
+        /// For people.
+        message: String,
+    },
     /// The service has ended; nothing is left mounted or listening.
-    Stopped { reason: String },
+    Stopped {
+        /// Why, for people.
+        reason: String,
+    },
 }

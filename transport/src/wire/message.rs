@@ -41,7 +41,7 @@ pub struct Attr {
     pub nlink: u32,
     pub uid: u32,
     pub gid: u32,
-    pub rdev: u32,
+    pub rdev: u64,
     /// Bytes.
     pub size: u64,
     /// Units of 512 bytes.
@@ -65,7 +65,7 @@ pub struct Entry {
 /// The share's file system, as `statvfs` gives it.
 #[derive(Archive, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StatFs {
-    pub block_bytes: u32,
+    pub block_bytes: u64,
     pub blocks: u64,
     pub blocks_free: u64,
     pub blocks_available: u64,
@@ -97,8 +97,8 @@ pub enum Control {
     Hello { version_min: u16, version_max: u16, capabilities: u64, prove: bool, device: String },
     /// Host: prove the code. Tells only the version.
     Challenge { version: u16 },
-    /// Client: its PAKE share, under the public part of the code.
-    ClientShare { nameplate: u32, share: [u8; SHARE_BYTES] },
+    /// Client: its PAKE share.
+    ClientShare { share: [u8; SHARE_BYTES] },
     /// Host: its PAKE share.
     HostShare { share: [u8; SHARE_BYTES] },
     /// Client: its key confirmation, first, so that the host can count a wrong guess before it tells anything.
@@ -145,11 +145,13 @@ pub enum Response {
     Link {
         target: Vec<u8>,
     },
-    /// `data` bytes follow: the file's beginning. `handle` 0 means those are all of it and nothing stays open.
+    /// `data` bytes follow: the file's beginning. `handle` 0 means those are all of it and nothing stays open; `hash` is
+    /// then their BLAKE3 hash, if it was asked for.
     Opened {
         handle: u64,
         attr: Attr,
         data: u32,
+        hash: Option<[u8; 32]>,
     },
     /// `data` bytes follow, fewer than asked only at the end of the file. `size` and `version` are the file's as of now.
     Data {

@@ -1,0 +1,325 @@
+//! The writing end: the one thread that lends memory, publishes, evicts and removes.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::arena::Arena;
+use super::files::Files;
+use super::frame::{Frame, FrameMut};
+use super::index::Index;
+use super::key::{ChunkKey, FrameClass, SLAB_BYTES, UNIT_BYTES, UNITS_PER_SLAB};
+use super::policy::{Residents, S3Fifo};
+use super::reader::{L1Reader, Lane, Shared};
+use super::slab::Slabs;
+use super::slot::Slots;
+use super::table::Cell;
+
+/// The smallest budget: one slab.
+pub const BYTES_MIN: u64 = SLAB_BYTES as u64;
+/// The largest budget, 1 TiB: more memory than the machines this runs on, and 2^24 slots, well within every field.
+pub const BYTES_MAX: u64 = 1 << 40;
+
+/// The victims tried for a whole slab before slabs are searched one by one. Reached only if most slabs have a frame
+/// that somebody holds.
+const SLAB_VICTIMS_MAX: usize = 32;
+
+/// How a cache is built. No default: the budget is the caller's to choose.
+#[derive(Clone, Copy, Debug)]
+pub struct L1Config {
+    /// Bytes of all frames together, both classes; rounded down to whole MiB. Bookkeeping comes on top: about 2.5 KiB
+    /// per MiB (0.25 %).
+    pub bytes_max: u64,
+    /// Any number that peers do not know; it keeps them from crowding the table (see [`ChunkKey`]).
+    pub seed: u64,
+}
+
+/// Why a cache could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum L1Error {
+    /// The budget lies outside [`BYTES_MIN`] to [`BYTES_MAX`]; the configuration's fault.
+    #[error("a RAM cache of {bytes_max} bytes: between {BYTES_MIN} and {BYTES_MAX} are possible")]
+    BudgetOutOfRange {
+        /// What was asked for.
+        bytes_max: u64,
+    },
+    /// The operating system refused the address space; the environment's fault.
+    #[error("cannot reserve {bytes} bytes of address space for the RAM cache")]
+    Map {
+        /// What was asked for.
+        bytes: u64,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+}
+
+/// Builds a cache and returns its two ends.
+///
+/// # Errors
+/// - [`L1Error::BudgetOutOfRange`]: the budget is too small or too large.
+/// - [`L1Error::Map`]: the address space was refused.
+pub fn l1(config: L1Config) -> Result<(L1Reader, L1Writer), L1Error> {
+    let L1Config { bytes_max, seed } = config;
+    if !(BYTES_MIN..=BYTES_MAX).contains(&bytes_max) {
+        return Err(L1Error::BudgetOutOfRange { bytes_max });
+    }
+    let slabs = u32::try_from(bytes_max / SLAB_BYTES as u64).expect("BYTES_MAX is 2^20 slabs");
+    let slots = slabs * UNITS_PER_SLAB;
+    let arena = Arena::new(slabs).map_err(|source| L1Error::Map { bytes: bytes_max, source })?;
+    let shared = Arc::new(Shared::new(Index::new(slots), arena, seed));
+    let reader = L1Reader::new(Arc::clone(&shared));
+    let writer = L1Writer {
+        lane: Lane::new(shared),
+        slabs: Slabs::new(slabs),
+        policy: S3Fifo::new(slots),
+        files: Files::new(slots),
+        places: vec![Place { cell: Cell::NONE, hash: 0 }; slots as usize].into_boxed_slice(),
+        counts: Counts::default(),
+    };
+    Ok((reader, writer))
+}
+
+/// Where a published slot stands.
+#[derive(Clone, Copy)]
+struct Place {
+    /// [`Cell::NONE`] while the slot is not in the table.
+    cell: Cell,
+    hash: u64,
+}
+
+/// The counters, before they are shown to readers.
+#[derive(Default)]
+struct Counts {
+    insertions: u64,
+    evictions: u64,
+    removals: u64,
+}
+
+/// Fills and empties the cache; one owner, who may hand it to another thread.
+///
+/// To cache a chunk: `allocate`, fill, `insert`. Frames still held elsewhere when the writer is dropped stay valid, and
+/// readers go on finding what was published.
+pub struct L1Writer {
+    lane: Arc<Lane>,
+    slabs: Slabs,
+    policy: S3Fifo,
+    files: Files,
+    places: Box<[Place]>,
+    counts: Counts,
+}
+
+impl Residents for Slots {
+    fn touches(&self, slot: u32) -> u8 {
+        self.touches(slot)
+    }
+
+    fn set_touches(&self, slot: u32, touches: u8) {
+        self.set_touches(slot, touches);
+    }
+
+    fn is_pinned(&self, slot: u32) -> bool {
+        self.is_pinned(slot)
+    }
+}
+
+impl L1Writer {
+    /// Lends an empty frame, evicting what it must.
+    ///
+    /// - `None`: no frame of this class can be had before readers or fillers let go of some. The caller holds back its
+    ///   fetches and asks again later.
+    /// - Cost: amortised O(1). A large frame may take the place of the up to sixteen small ones of one slab.
+    pub fn allocate(&mut self, class: FrameClass) -> Option<FrameMut> {
+        self.collect_returned();
+        let mut vacant = self.slabs.take(class);
+        if vacant.is_none() && self.make_room(class) {
+            vacant = self.slabs.take(class);
+        }
+        self.show_counts();
+        vacant.map(|vacant| FrameMut::lend(&self.lane, vacant))
+    }
+
+    /// Publishes a filled frame's first `len` bytes under `key`, replacing an older value of the same key.
+    ///
+    /// Returns the frame, held. Holders of the older value keep their bytes.
+    ///
+    /// # Panics
+    /// If the frame came from another cache, is not of the key's class or is shorter than `len`.
+    pub fn insert(&mut self, key: ChunkKey, filled: FrameMut, len: u32) -> Frame {
+        assert!(filled.is_of(&self.lane.shared), "the frame was lent by this cache");
+        let hash = key.hash(self.lane.shared.seed);
+        let slot = filled.slot();
+        let older = self.index().find(&key, hash);
+        let cell = match older {
+            Some((cell, _)) => cell,
+            None => self.index().vacancy(hash).unwrap_or_else(|| self.clear_cell(hash)),
+        };
+        let frame = Frame::publish(filled, cell, &key, hash, len);
+        if let Some((_, older)) = older {
+            // Its cell now points at the new frame, so only the slot is left to retire.
+            let home = self.index().slots.retire(older);
+            self.policy.remove(older);
+            self.forget(older, home);
+            self.counts.removals += 1;
+        }
+        self.places[slot as usize] = Place { cell, hash };
+        self.policy.admit(slot, key.class.units(), hash);
+        self.files.add(slot, key.file);
+        self.counts.insertions += 1;
+        self.show_counts();
+        frame
+    }
+
+    /// Removes every chunk of a file, of all versions, held or not. Holders keep their bytes.
+    ///
+    /// Cost: O(chunks of the file).
+    pub fn remove_file(&mut self, file: u64) {
+        while let Some(slot) = self.files.any_of(file) {
+            let home = self.index().remove(self.places[slot as usize].cell, slot);
+            self.policy.remove(slot);
+            self.forget(slot, home);
+            self.counts.removals += 1;
+        }
+        self.collect_returned();
+        self.show_counts();
+    }
+
+    /// Gives the memory of free slabs back to the operating system; returns how many bytes.
+    ///
+    /// For quiet times, such as after [`remove_file`](Self::remove_file) of large files: a system call per slab, and
+    /// page faults when the memory is used again. A cache at work has no free slabs.
+    ///
+    /// # Errors
+    /// The operating system's, where it refuses; the cache goes on as before.
+    pub fn trim(&mut self) -> std::io::Result<u64> {
+        self.collect_returned();
+        let mut bytes = 0;
+        while let Some(vacant) = self.slabs.take_touched() {
+            let discarded = self.lane.shared.arena.discard(&vacant);
+            self.slabs.give_untouched(vacant);
+            discarded?;
+            bytes += SLAB_BYTES as u64;
+        }
+        self.show_counts();
+        Ok(bytes)
+    }
+
+    /// Returns another reading end.
+    #[must_use]
+    pub fn reader(&self) -> L1Reader {
+        L1Reader::new(Arc::clone(&self.lane.shared))
+    }
+
+    fn index(&self) -> &Index {
+        &self.lane.shared.index
+    }
+
+    /// Evicts until one frame of `class` fits; false if nothing that is not held would help.
+    fn make_room(&mut self, class: FrameClass) -> bool {
+        match class {
+            FrameClass::Small => self.evict_one(),
+            FrameClass::Large => self.evict_slab(),
+        }
+    }
+
+    /// Evicts one frame of either class.
+    fn evict_one(&mut self) -> bool {
+        // A victim can be lost to a reader between choice and eviction; one try per frame is far beyond bad luck.
+        for _ in 0..=self.policy.len() {
+            let Some(victim) = self.policy.victim(&self.lane.shared.index.slots) else {
+                return false;
+            };
+            if self.try_evict(victim) {
+                return true;
+            }
+            self.policy.defer(victim);
+        }
+        false
+    }
+
+    /// Evicts all frames of one slab: the slab of the next victim where possible, else any.
+    ///
+    /// The victim's neighbours were filled about when it was, so they are about as old; evicting victims one by one
+    /// until some slab happens to be empty would cost many times more.
+    fn evict_slab(&mut self) -> bool {
+        for _ in 0..SLAB_VICTIMS_MAX {
+            let Some(victim) = self.policy.victim(&self.lane.shared.index.slots) else {
+                return false;
+            };
+            if self.try_evict_slab(victim / UNITS_PER_SLAB) {
+                return true;
+            }
+            // Still there if a neighbour of it is held or being filled.
+            if self.places[victim as usize].cell != Cell::NONE {
+                self.policy.defer(victim);
+            }
+        }
+        (0..self.slabs.len()).any(|slab| self.try_evict_slab(slab))
+    }
+
+    /// Evicts all frames of a slab, if it has some and nobody holds or fills any of them.
+    fn try_evict_slab(&mut self, slab: u32) -> bool {
+        let mut frames = self.slabs.used_in(slab).peekable();
+        let slots = &self.index().slots;
+        let free_to_go = |slot: u32| self.places[slot as usize].cell != Cell::NONE && !slots.is_pinned(slot);
+        if frames.peek().is_none() || !self.slabs.used_in(slab).all(free_to_go) {
+            return false;
+        }
+        // A reader may still take hold of one in between; what is evicted by then stays evicted.
+        frames.all(|slot| self.try_evict(slot))
+    }
+
+    fn try_evict(&mut self, slot: u32) -> bool {
+        let Place { cell, hash } = self.places[slot as usize];
+        let evicted = self.index().try_evict(cell, slot);
+        if evicted {
+            self.policy.evicted(slot, hash);
+            self.forget(slot, true);
+            self.counts.evictions += 1;
+        }
+        evicted
+    }
+
+    /// Frees a cell for `hash` where both its buckets are full: the least used of the sixteen goes, held or not.
+    fn clear_cell(&mut self, hash: u64) -> Cell {
+        let slots = &self.index().slots;
+        let rank = |slot: &u32| (slots.is_pinned(*slot), slots.touches(*slot));
+        let slot = self.index().neighbours(hash).min_by_key(rank).expect("without a vacancy there are neighbours");
+        let Place { cell, hash } = self.places[slot as usize];
+        let home = self.index().remove(cell, slot);
+        self.policy.evicted(slot, hash);
+        self.forget(slot, home);
+        self.counts.evictions += 1;
+        cell
+    }
+
+    /// Closes the books on a slot that left the table and the queues.
+    fn forget(&mut self, slot: u32, home: bool) {
+        self.files.remove(slot);
+        self.places[slot as usize].cell = Cell::NONE;
+        if home {
+            self.slabs.give(slot);
+        }
+    }
+
+    fn collect_returned(&mut self) {
+        let Self { lane, slabs, .. } = self;
+        lane.shared.index.slots.take_returned(|slot| slabs.give(slot));
+    }
+
+    fn show_counts(&self) {
+        let Counts { insertions, evictions, removals } = self.counts;
+        let shown = &self.lane.shared.counters;
+        shown.insertions.store(insertions, Ordering::Relaxed);
+        shown.evictions.store(evictions, Ordering::Relaxed);
+        shown.removals.store(removals, Ordering::Relaxed);
+        shown.frames_resident.store(self.policy.len() as u64, Ordering::Relaxed);
+        shown.bytes_resident.store(self.slabs.units_used() * UNIT_BYTES as u64, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for L1Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("L1Writer").field("stats", &self.reader().stats()).finish_non_exhaustive()
+    }
+}

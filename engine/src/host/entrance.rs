@@ -1,0 +1,244 @@
+//! The host's half of the entrance: hello, the code's proof where one is needed, welcome or refusal.
+//!
+//! ```text
+//!   Hello ── known key ───────────────────────────────────────────────▶ Inside
+//!     │ unknown key, or the client wants proof
+//!     ▼
+//!   Challenged ── share ▶ Shared ── right proof ▶ Enrolling ── saved ▶ Inside
+//!                            └───── wrong proof: counted, then ──────▶ Refused
+//! ```
+//!
+//! Until Inside the client is told nothing but versions and its refusal's cause.
+
+use super::Context;
+use super::job::{Job, Work};
+use crate::convert::attr_to_wire;
+use crate::event::ServiceEvent;
+use crate::share::{Blocking, RelPath};
+use crate::trust::{EnrolError, PublicKey, Standing, clean_name};
+use signal::{Attempt, Binding, HostExchange};
+use std::net::SocketAddr;
+use std::time::Duration;
+use transport::wire::{Control, Frames, REQUEST_BYTES_MAX, Refusal, VERSION_MAX, VERSION_MIN, WireError};
+use transport::{PeerKey, StreamId};
+
+enum Stage {
+    Hello,
+    Challenged(Attempt),
+    Shared(Attempt, Box<HostExchange>),
+    Enrolling([u8; 32]),
+    Inside,
+    Refused,
+}
+
+/// One client's passage.
+pub(super) struct Entrance {
+    peer: PeerKey,
+    remote: SocketAddr,
+    exporter: [u8; 32],
+    device: String,
+    stage: Stage,
+    frames: Frames,
+}
+
+/// What the session does next.
+pub(super) enum Act {
+    Send(Control),
+    /// Close this open file.
+    Close(u64),
+}
+
+/// The client broke the protocol; its connection is to be closed.
+pub(super) struct Breach(pub(super) &'static str);
+
+impl Entrance {
+    pub(super) fn new(peer: PeerKey, remote: SocketAddr, exporter: [u8; 32]) -> Self {
+        Self {
+            peer,
+            remote,
+            exporter,
+            device: String::new(),
+            stage: Stage::Hello,
+            frames: Frames::new(REQUEST_BYTES_MAX),
+        }
+    }
+
+    pub(super) fn is_inside(&self) -> bool {
+        matches!(self.stage, Stage::Inside)
+    }
+
+    /// Gives an unfinished guess's place back when the client leaves.
+    pub(super) fn on_closed(&mut self, shared: &super::HostShared) {
+        if let Stage::Challenged(attempt) | Stage::Shared(attempt, _) =
+            std::mem::replace(&mut self.stage, Stage::Refused)
+        {
+            shared.gate.on_abandoned(attempt);
+        }
+    }
+
+    pub(super) fn handle_bytes(
+        &mut self,
+        context: &mut Context<'_>,
+        control: StreamId,
+        bytes: &[u8],
+    ) -> Result<Vec<Act>, Breach> {
+        if matches!(self.stage, Stage::Refused) {
+            return Ok(Vec::new());
+        }
+        self.frames.handle_bytes(bytes);
+        let mut acts = Vec::new();
+        loop {
+            match self.frames.poll_message() {
+                Ok(Some(message)) => self.handle_message(context, control, message, &mut acts)?,
+                Ok(None) => return Ok(acts),
+                Err(WireError::UnknownKind(_)) => return Err(Breach("unknown control message")),
+                Err(_) => return Err(Breach("malformed control message")),
+            }
+        }
+    }
+
+    fn handle_message(
+        &mut self,
+        context: &mut Context<'_>,
+        control: StreamId,
+        message: Control,
+        acts: &mut Vec<Act>,
+    ) -> Result<(), Breach> {
+        let gate = &context.shared.gate;
+        match (std::mem::replace(&mut self.stage, Stage::Refused), message) {
+            (Stage::Hello, Control::Hello { version_min, version_max, prove, device, .. }) => {
+                self.device = clean_name(&device);
+                if version_min > VERSION_MAX || version_max < VERSION_MIN {
+                    self.refuse(context, Refusal::Version, Duration::ZERO, acts);
+                    return Ok(());
+                }
+                match gate.standing(self.peer) {
+                    Standing::Revoked => self.refuse(context, Refusal::Revoked, Duration::ZERO, acts),
+                    Standing::Enrolled if !prove => {
+                        let job = Job {
+                            conn: context.conn,
+                            stream: control,
+                            work: Work::NoteConnected { key: self.peer },
+                            shared: context.shared.clone(),
+                        };
+                        // When workers have no room the time of last sight goes unnoted; nothing hangs on it.
+                        let _ = context.jobs.submit(job);
+                        self.welcome(context, false, acts);
+                    }
+                    Standing::Enrolled | Standing::Unknown => match gate.try_begin(context.now) {
+                        Ok(attempt) => {
+                            self.stage = Stage::Challenged(attempt);
+                            acts.push(Act::Send(Control::Challenge { version: VERSION_MAX }));
+                        }
+                        Err(retry_after) => self.refuse(context, Refusal::TooManyAttempts, retry_after, acts),
+                    },
+                }
+            }
+            (Stage::Challenged(attempt), Control::ClientShare { share }) => {
+                let binding =
+                    Binding { exporter: &self.exporter, host_key: &context.shared.key.0, client_key: &self.peer.0 };
+                match HostExchange::respond(&gate.code(), binding, &share) {
+                    Ok((exchange, share)) => {
+                        self.stage = Stage::Shared(attempt, Box::new(exchange));
+                        acts.push(Act::Send(Control::HostShare { share }));
+                    }
+                    Err(_) => {
+                        gate.on_abandoned(attempt);
+                        return Err(Breach("a key share that is none"));
+                    }
+                }
+            }
+            (Stage::Shared(attempt, exchange), Control::ClientConfirm { mac }) => {
+                let Ok(guess) = gate.try_judge(context.now, attempt) else {
+                    self.refuse(context, Refusal::TooManyAttempts, Duration::ZERO, acts);
+                    return Ok(());
+                };
+                match exchange.verify(&mac) {
+                    Ok(ours) => {
+                        gate.on_succeeded(guess);
+                        self.stage = Stage::Enrolling(ours);
+                        let work = Work::Enrol { key: self.peer, name: self.device.clone() };
+                        let job = Job { conn: context.conn, stream: control, work, shared: context.shared.clone() };
+                        if context.jobs.submit(job).is_err() {
+                            self.refuse(context, Refusal::Full, Duration::from_secs(1), acts);
+                        }
+                    }
+                    Err(_) => {
+                        if let Some(code) = gate.on_failed(context.now, guess) {
+                            let message = "too many wrong join codes: the code was replaced".into();
+                            context.shared.tell(ServiceEvent::Warning { message });
+                            context.shared.announce(&code);
+                        }
+                        self.refuse(context, Refusal::WrongCode, Duration::ZERO, acts);
+                    }
+                }
+            }
+            (Stage::Inside, Control::Close { handle }) => {
+                self.stage = Stage::Inside;
+                acts.push(Act::Close(handle));
+            }
+            _ => return Err(Breach("control message out of turn")),
+        }
+        Ok(())
+    }
+
+    /// The store answered: the device is remembered, or cannot be.
+    pub(super) fn on_enrolled(&mut self, context: &mut Context<'_>, result: Result<(), EnrolError>) -> Vec<Act> {
+        let mut acts = Vec::new();
+        let Stage::Enrolling(mac) = self.stage else { return acts };
+        match result {
+            Err(EnrolError::Revoked) => self.refuse(context, Refusal::Revoked, Duration::ZERO, &mut acts),
+            other => {
+                if let Err(error) = other {
+                    // It proved the code, so it may enter this once.
+                    let message = format!("cannot remember {}: {error}; it will need the code again", self.device);
+                    context.shared.tell(ServiceEvent::Warning { message });
+                }
+                acts.push(Act::Send(Control::HostConfirm { mac }));
+                self.welcome(context, true, &mut acts);
+            }
+        }
+        acts
+    }
+
+    fn welcome(&mut self, context: &Context<'_>, enrolled: bool, acts: &mut Vec<Act>) {
+        let shared = context.shared;
+        // The root is open already, so this waits for no disk.
+        let Ok(root) = shared.share.attr(&RelPath::ROOT, Blocking::Allowed) else {
+            self.refuse(context, Refusal::Full, Duration::from_secs(1), acts);
+            return;
+        };
+        self.stage = Stage::Inside;
+        acts.push(Act::Send(Control::Welcome {
+            version: VERSION_MAX,
+            capabilities: 0,
+            host: shared.host_name.clone(),
+            share: shared.share_name.clone(),
+            root: attr_to_wire(&root),
+        }));
+        shared.tell(ServiceEvent::PeerConnected {
+            peer: self.fingerprint(),
+            name: self.device.clone(),
+            address: self.remote,
+            enrolled,
+        });
+    }
+
+    fn refuse(&mut self, context: &Context<'_>, reason: Refusal, retry_after: Duration, acts: &mut Vec<Act>) {
+        self.stage = Stage::Refused;
+        let retry_after_ms = u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX);
+        acts.push(Act::Send(Control::Refused { reason, retry_after_ms }));
+        let reason = match reason {
+            Refusal::WrongCode => "wrong join code",
+            Refusal::TooManyAttempts => "too many wrong join codes lately",
+            Refusal::Revoked => "its key was revoked",
+            Refusal::Version => "no common protocol version",
+            Refusal::Full => "the host is overloaded",
+        };
+        context.shared.tell(ServiceEvent::PeerRefused { address: self.remote, reason: reason.into() });
+    }
+
+    pub(super) fn fingerprint(&self) -> String {
+        PublicKey::from_raw(self.peer.0).to_string()
+    }
+}

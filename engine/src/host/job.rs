@@ -1,0 +1,199 @@
+//! Work that might wait for a disk, done by a worker pool off the shards; and the same work, tried at once from memory.
+
+use super::HostShared;
+use crate::convert::attr_to_wire;
+use crate::share::{Blocking, FsError, ListLimit, OpenFile, RelPath, blake3_of};
+use crate::trust::EnrolError;
+use bytes::Bytes;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use transport::wire::{Entry, INLINE_BYTES_MAX, PAGE_ENTRIES_MAX, PAGE_NAME_BYTES_MAX, Response, StatFs};
+use transport::{ConnId, PeerKey, StreamId};
+
+/// Times a file that keeps changing is read again for an open's inline bytes before they are left out.
+const INLINE_TRIES: u32 = 3;
+
+/// What is to be done.
+#[derive(Clone)]
+pub(crate) enum Work {
+    Attr {
+        path: RelPath,
+    },
+    List {
+        path: RelPath,
+        cursor: u64,
+        entries_max: u32,
+    },
+    Readlink {
+        path: RelPath,
+    },
+    Open {
+        path: RelPath,
+        inline_max: u32,
+        hash: bool,
+    },
+    Hash {
+        file: Arc<OpenFile>,
+        offset: u64,
+        length: u64,
+        cancel: Arc<AtomicBool>,
+    },
+    StatFs,
+    /// Remember a device that proved the code.
+    Enrol {
+        key: PeerKey,
+        name: String,
+    },
+    /// Note that a device is here again.
+    NoteConnected {
+        key: PeerKey,
+    },
+}
+
+/// What came of it.
+pub(crate) enum Outcome {
+    Response(Response),
+    Opened {
+        file: Arc<OpenFile>,
+        attr: transport::wire::Attr,
+        inline: Bytes,
+        whole: bool,
+        hash: Option<[u8; 32]>,
+    },
+    Enrolled(Result<(), EnrolError>),
+    /// Nobody waits for it.
+    Noted,
+}
+
+/// Work on its way to a worker, with the way back.
+pub struct Job {
+    pub(crate) conn: ConnId,
+    pub(crate) stream: StreamId,
+    pub(crate) work: Work,
+    pub(crate) shared: Arc<HostShared>,
+}
+
+/// Work on its way back.
+pub struct JobDone {
+    pub(crate) conn: ConnId,
+    pub(crate) stream: StreamId,
+    pub(crate) outcome: Outcome,
+}
+
+impl Job {
+    /// Does the work; may wait for disks and locks.
+    pub fn perform(self) -> JobDone {
+        let outcome = perform(&self.shared, &self.work, Blocking::Allowed).unwrap_or_else(failed);
+        JobDone { conn: self.conn, stream: self.stream, outcome }
+    }
+}
+
+/// Where jobs go: a worker pool, or at once in the simulator.
+pub trait Jobs {
+    /// Takes a job over, or gives it back when too many wait.
+    ///
+    /// # Errors
+    /// The job.
+    fn submit(&mut self, job: Job) -> Result<(), Box<Job>>;
+}
+
+pub(crate) fn failed(error: FsError) -> Outcome {
+    Outcome::Response(Response::Error { errno: error.errno() })
+}
+
+/// Tries the work without waiting for anything; `None` when it is one for a worker.
+pub(crate) fn try_now(shared: &HostShared, work: &Work) -> Option<Outcome> {
+    match work {
+        Work::Attr { .. } | Work::Readlink { .. } | Work::Open { .. } => {
+            match perform(shared, work, Blocking::CachedOnly) {
+                Err(error) if error == FsError::WOULD_BLOCK => None,
+                done => Some(done.unwrap_or_else(failed)),
+            }
+        }
+        // Pages cost about a millisecond, hashes many, the rest may write or ask a remote file system.
+        Work::List { .. } | Work::Hash { .. } | Work::StatFs | Work::Enrol { .. } | Work::NoteConnected { .. } => None,
+    }
+}
+
+fn perform(shared: &HostShared, work: &Work, blocking: Blocking) -> Result<Outcome, FsError> {
+    let share = &shared.share;
+    let response = match work {
+        Work::Attr { path } => Response::Attr { attr: attr_to_wire(&share.attr(path, blocking)?) },
+        Work::Readlink { path } => Response::Link { target: share.readlink(path, blocking)? },
+        Work::List { path, cursor, entries_max } => {
+            let entries = (*entries_max).clamp(1, PAGE_ENTRIES_MAX) as usize;
+            let limit = ListLimit { entries, bytes: PAGE_NAME_BYTES_MAX as usize };
+            let page = share.list(path, *cursor, limit)?;
+            let entry = |e: crate::share::Entry| Entry { name: e.name, cookie: e.cookie, attr: attr_to_wire(&e.attr) };
+            Response::Page { entries: page.entries.into_iter().map(entry).collect(), end: page.end }
+        }
+        Work::Open { path, inline_max, hash } => {
+            let file = Arc::new(share.open_file(path, blocking)?);
+            return open(file, *inline_max, *hash, blocking);
+        }
+        Work::Hash { file, offset, length, cancel } => {
+            let size = file.attr()?.size;
+            let end = offset.saturating_add(*length).min(size).max(*offset);
+            let hash = blake3_of(file, *offset..end, cancel)?;
+            Response::Hash { hash, length: end - offset }
+        }
+        Work::StatFs => {
+            let s = share.statfs()?;
+            Response::StatFs {
+                statfs: StatFs {
+                    block_bytes: s.block_bytes,
+                    blocks: s.blocks,
+                    blocks_free: s.blocks_free,
+                    blocks_available: s.blocks_available,
+                    files: s.files,
+                    files_free: s.files_free,
+                    name_bytes_max: s.name_bytes_max,
+                },
+            }
+        }
+        Work::Enrol { key, name } => return Ok(Outcome::Enrolled(shared.gate.enrol(*key, name))),
+        Work::NoteConnected { key } => {
+            if let Err(error) = shared.gate.on_connected(*key) {
+                tracing::warn!(%error, "cannot note when a device was last seen");
+            }
+            return Ok(Outcome::Noted);
+        }
+    };
+    Ok(Outcome::Response(response))
+}
+
+/// Opens with the file's first bytes: bytes of one version, or none.
+fn open(file: Arc<OpenFile>, inline_max: u32, hash: bool, blocking: Blocking) -> Result<Outcome, FsError> {
+    let mut attr = file.attr()?;
+    for _ in 0..INLINE_TRIES {
+        let wanted = attr.size.min(u64::from(inline_max.min(INLINE_BYTES_MAX)));
+        let mut inline = vec![0; usize::try_from(wanted).expect("bounded by INLINE_BYTES_MAX")];
+        let read = read_start(&file, &mut inline, blocking)?;
+        inline.truncate(read);
+        let after = file.attr()?;
+        if after.version() == attr.version() && read as u64 == wanted {
+            let whole = wanted == attr.size;
+            let hash = (whole && hash).then(|| *blake3::hash(&inline).as_bytes());
+            return Ok(Outcome::Opened { file, attr: attr_to_wire(&attr), inline: Bytes::from(inline), whole, hash });
+        }
+        attr = after;
+    }
+    Ok(Outcome::Opened { file, attr: attr_to_wire(&attr), inline: Bytes::new(), whole: false, hash: None })
+}
+
+/// Fills `target` from the file's start; returns how much there was.
+fn read_start(file: &OpenFile, target: &mut [u8], blocking: Blocking) -> Result<usize, FsError> {
+    let mut read = 0;
+    while read < target.len() {
+        let offset = read as u64;
+        let step = match blocking {
+            Blocking::CachedOnly => file.read_now(offset, &mut target[read..])?,
+            Blocking::Allowed => file.read_waiting(offset, &mut target[read..])?,
+        };
+        if step == 0 {
+            break;
+        }
+        read += step;
+    }
+    Ok(read)
+}

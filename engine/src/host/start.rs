@@ -1,0 +1,343 @@
+//! Starting and stopping a host: keys, sockets, shards, the control socket.
+
+use super::gate::fresh_code;
+use super::{Gate, HostMail, HostService, HostShared};
+use crate::error::{EngineError, ErrorKind};
+use crate::event::ServiceEvent;
+use crate::io::{self, IoKind, IoMode, MailSender};
+use crate::pool::{JOBS_PER_SHARD_MAX, Pool};
+use crate::shard::{Door, Shard};
+use crate::share::Share;
+use crate::status::{ServiceKind, StatusServer};
+use crate::trust::NodeKey;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use signal::{HostAddress, JoinCode};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use transport::tuning::Tuning;
+use transport::{Identity, Node, NodeOptions, Role};
+
+/// Events that may wait for a reader before they are dropped.
+const EVENTS_MAX: usize = 4_096;
+/// Mail that may wait for a shard: every job's answer, and notices.
+const MAIL_MAX: usize = JOBS_PER_SHARD_MAX + 64;
+/// Shards of one host at most: the connection id's steering byte.
+const SHARDS_MAX: u16 = 128;
+/// Times a notice is offered to a shard whose mailbox is full.
+const TELL_TRIES_MAX: usize = 100_000;
+/// Addresses offered in a join link at most.
+const LINK_ADDRESSES_MAX: usize = 8;
+
+/// What a host is made of. No default: every field is a decision.
+#[derive(Debug)]
+pub struct HostOptions {
+    /// The folder to serve.
+    pub path: PathBuf,
+    /// Where to listen (UDP).
+    pub bind: SocketAddr,
+    /// The share's display name; the folder's name otherwise.
+    pub name: Option<String>,
+    /// A chosen join code; a fresh one otherwise.
+    pub code: Option<JoinCode>,
+    /// Shards; one a core otherwise.
+    pub shards: Option<NonZeroU16>,
+    /// Which I/O backend.
+    pub io: IoMode,
+    /// Where keys and devices are kept.
+    pub state_dir: PathBuf,
+    /// Where the control socket lives.
+    pub runtime_dir: PathBuf,
+}
+
+/// A running host. Dropping it stops the host and waits for its end.
+pub struct HostHandle {
+    shared: Arc<HostShared>,
+    mail: Vec<MailSender<HostMail>>,
+    threads: Vec<JoinHandle<std::io::Result<()>>>,
+    address: SocketAddr,
+    /// Ends after the shards, which hold ways to it.
+    pool: Option<Pool>,
+    status: Option<StatusServer>,
+}
+
+/// Stops a service from any thread; cheap to clone.
+#[derive(Clone)]
+pub struct ShutdownHandle(pub(crate) Arc<dyn Fn() + Send + Sync>);
+
+impl ShutdownHandle {
+    /// Begins a graceful stop. Harmless when it was begun already.
+    pub fn shutdown(&self) {
+        (self.0)();
+    }
+}
+
+impl HostHandle {
+    /// Where the host listens, with the port that was chosen.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The join code now.
+    pub fn code(&self) -> String {
+        self.shared.gate.code().reveal().to_string()
+    }
+
+    /// The join link now.
+    pub fn link(&self) -> String {
+        self.shared.link(&self.shared.gate.code())
+    }
+
+    /// Begins a graceful stop: peers are told.
+    pub fn shutdown(&self) {
+        self.shutdown_handle().shutdown();
+    }
+
+    /// Something to stop the host with from elsewhere.
+    pub fn shutdown_handle(&self) -> ShutdownHandle {
+        let mail = self.mail.clone();
+        ShutdownHandle(Arc::new(move || tell_all(&mail, || HostMail::Shutdown)))
+    }
+
+    /// Waits until every shard has ended.
+    ///
+    /// # Errors
+    /// The first shard's that failed.
+    pub fn wait(mut self) -> Result<(), EngineError> {
+        let result = self.join();
+        self.shared.tell(ServiceEvent::Stopped { reason: "shut down".into() });
+        result
+    }
+
+    fn join(&mut self) -> Result<(), EngineError> {
+        let mut result = Ok(());
+        for thread in self.threads.drain(..) {
+            let ended = match thread.join() {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(error)) => Err(EngineError::new(ErrorKind::Failed, "a shard lost its socket").caused_by(error)),
+                Err(_) => Err(EngineError::new(ErrorKind::Failed, "a shard panicked; please report it")),
+            };
+            if result.is_ok() && ended.is_err() {
+                // The others cannot serve alone: connections are steered to all of them.
+                tell_all(&self.mail, || HostMail::Shutdown);
+                result = ended;
+            }
+        }
+        self.status = None;
+        self.pool = None;
+        result
+    }
+}
+
+impl Drop for HostHandle {
+    fn drop(&mut self) {
+        self.shutdown();
+        if let Err(error) = self.join() {
+            tracing::error!(%error, "the host ended badly");
+        }
+    }
+}
+
+fn tell_all(mail: &[MailSender<HostMail>], what: impl Fn() -> HostMail) {
+    for sender in mail {
+        let mut message = what();
+        for _ in 0..TELL_TRIES_MAX {
+            // A full mailbox is being emptied by its shard, unless that is gone and needs no telling.
+            let Err(back) = sender.send(message) else { break };
+            message = back;
+            thread::yield_now();
+        }
+    }
+}
+
+/// Serves a folder until it is shut down.
+///
+/// Events come until `Stopped`.
+///
+/// # Errors
+/// [`EngineError`], by whose fault: a folder that is not there, a port that is taken, keys that cannot be read.
+pub fn start_host(options: HostOptions) -> Result<(HostHandle, Receiver<ServiceEvent>), EngineError> {
+    let share = Share::open(&options.path).map_err(|error| {
+        let kind = if options.path.exists() { ErrorKind::Failed } else { ErrorKind::NotFound };
+        EngineError::new(kind, format!("cannot serve {}: {error}", options.path.display()))
+    })?;
+    let key = NodeKey::load_or_create(&options.state_dir)
+        .map_err(|error| EngineError::new(ErrorKind::Failed, error.to_string()))?;
+    let identity = Identity::from_pkcs8(key.pkcs8_der())
+        .map_err(|error| EngineError::new(ErrorKind::Failed, error.to_string()))?;
+    let code = options.code.clone().unwrap_or_else(fresh_code);
+    let gate =
+        Gate::open(&options.state_dir, code).map_err(|error| EngineError::new(ErrorKind::Failed, error.to_string()))?;
+    let shards = options.shards.unwrap_or_else(one_per_core).min(NonZeroU16::new(SHARDS_MAX).expect("not zero"));
+    let sockets = io::bind_group(options.bind, shards).map_err(|error| {
+        let message = match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                format!("UDP port {} is taken: stop the other program or give another --bind", options.bind)
+            }
+            _ => format!("cannot listen on {}: {error}", options.bind),
+        };
+        EngineError::new(ErrorKind::Failed, message)
+    })?;
+    let address = sockets[0].local_addr().map_err(|error| EngineError::new(ErrorKind::Failed, error.to_string()))?;
+    if let Err(error) = io::raise_descriptor_limit() {
+        tracing::warn!(%error, "the limit on open files stays low");
+    }
+
+    let (events, receiver) = bounded(EVENTS_MAX);
+    let folder = options.path.canonicalize().unwrap_or_else(|_| options.path.clone());
+    let folder_name = folder.file_name().map_or_else(|| "/".to_owned(), |name| name.to_string_lossy().into_owned());
+    let shared = Arc::new(HostShared {
+        share,
+        gate,
+        host_name: crate::trust::clean_name(&machine_name()),
+        share_name: crate::trust::clean_name(&options.name.clone().unwrap_or(folder_name)),
+        key: identity.public(),
+        addresses: link_addresses(address),
+        events,
+    });
+    let pool =
+        Pool::start().map_err(|error| EngineError::new(ErrorKind::Failed, format!("cannot start threads: {error}")))?;
+
+    let mut host = HostHandle {
+        shared: Arc::clone(&shared),
+        mail: Vec::new(),
+        threads: Vec::new(),
+        address,
+        pool: None,
+        status: None,
+    };
+    let mut kind = IoKind::Poll;
+    for (index, socket) in (0u16..).zip(sockets) {
+        let seat = Seat { index, shards: shards.get(), socket, io: options.io };
+        let (thread, mail, shard_kind) = start_shard(seat, &identity, &shared, &pool)?;
+        host.threads.push(thread);
+        host.mail.push(mail);
+        kind = shard_kind;
+    }
+    host.pool = Some(pool);
+    host.status = Some(start_status(&options, &host, kind)?);
+
+    shared.tell(ServiceEvent::HostStarted {
+        path: folder,
+        address,
+        shards: shards.get(),
+        io: kind.to_string(),
+        name: shared.share_name.clone(),
+    });
+    shared.announce(&shared.gate.code());
+    Ok((host, receiver))
+}
+
+struct Seat {
+    index: u16,
+    shards: u16,
+    socket: UdpSocket,
+    io: IoMode,
+}
+
+type Started = (JoinHandle<std::io::Result<()>>, MailSender<HostMail>, IoKind);
+
+/// Starts one shard's thread and waits until its door is open.
+fn start_shard(seat: Seat, identity: &Identity, shared: &Arc<HostShared>, pool: &Pool) -> Result<Started, EngineError> {
+    let failed = |message: String| EngineError::new(ErrorKind::Failed, message);
+    let node = host_node(identity, seat.index, seat.shards).map_err(|error| failed(error.to_string()))?;
+    let (opened, ready): (Sender<Result<(MailSender<HostMail>, IoKind), String>>, _) = bounded(1);
+    let shared = Arc::clone(shared);
+    let orders = pool.entry();
+    let thread = thread::Builder::new()
+        .name(format!("shard-{}", seat.index))
+        .spawn(move || {
+            if seat.shards > 1
+                && let Err(error) = pin(seat.index)
+            {
+                tracing::debug!(%error, "the shard runs unpinned");
+            }
+            let door = Door { socket: seat.socket, mode: seat.io, mail_capacity: MAIL_MAX };
+            let make = |mail| HostService::new(shared, Box::new(orders.jobs(mail)));
+            match Shard::open(door, node, make) {
+                Ok((shard, mail)) => {
+                    // The starter waits for exactly this.
+                    let _ = opened.send(Ok((mail, shard.kind())));
+                    shard.run()
+                }
+                Err(error) => {
+                    let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+                    // As above.
+                    let _ = opened.send(Err(format!("{error}{cause}")));
+                    Ok(())
+                }
+            }
+        })
+        .map_err(|error| failed(format!("cannot start a thread: {error}")))?;
+    match ready.recv() {
+        Ok(Ok((mail, kind))) => Ok((thread, mail, kind)),
+        Ok(Err(message)) => Err(failed(message)),
+        Err(_) => Err(failed("a shard ended before it began".into())),
+    }
+}
+
+/// A host's node as every shard and the simulator build it.
+///
+/// # Errors
+/// [`transport::TlsError`] where the identity cannot be used.
+pub fn host_node(identity: &Identity, shard: u16, shards: u16) -> Result<Node, transport::TlsError> {
+    Node::new(NodeOptions {
+        identity,
+        role: Role::Host,
+        tuning: Tuning::default(),
+        shard: u8::try_from(shard).expect("bounded by SHARDS_MAX"),
+        shards: u8::try_from(shards).expect("bounded by SHARDS_MAX"),
+        seed: None,
+    })
+}
+
+fn pin(index: u16) -> std::io::Result<()> {
+    let allowed = io::allowed_cpus()?;
+    match allowed.get(usize::from(index) % allowed.len().max(1)) {
+        Some(&cpu) => io::pin_thread(cpu),
+        None => Ok(()),
+    }
+}
+
+fn one_per_core() -> NonZeroU16 {
+    let cores = thread::available_parallelism().map_or(1, |n| n.get());
+    NonZeroU16::new(u16::try_from(cores).unwrap_or(SHARDS_MAX)).expect("there is a core")
+}
+
+fn machine_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Addresses others may reach us at: the one bound, or each interface's where all are.
+fn link_addresses(bound: SocketAddr) -> Vec<HostAddress> {
+    if !bound.ip().is_unspecified() {
+        return vec![HostAddress::from(bound)];
+    }
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+    let reachable = |interface: &if_addrs::Interface| !interface.is_loopback() && !interface.is_link_local();
+    let usable = |ip: &IpAddr| ip.is_ipv4() || bound.is_ipv6();
+    let addresses = interfaces.iter().filter(|i| reachable(i)).map(if_addrs::Interface::ip).filter(usable);
+    addresses.take(LINK_ADDRESSES_MAX).map(|ip| HostAddress::from(SocketAddr::new(ip, bound.port()))).collect()
+}
+
+fn start_status(options: &HostOptions, host: &HostHandle, kind: IoKind) -> Result<StatusServer, EngineError> {
+    let (shared, mail, address) = (Arc::clone(&host.shared), host.mail.clone(), host.address);
+    let path = options.path.clone();
+    let report_shared = Arc::clone(&shared);
+    let shards = mail.len();
+    let report = move || {
+        serde_json::json!({
+            "path": path, "address": address, "shards": shards, "io": kind.to_string(),
+            "share": report_shared.share_name, "key": crate::trust::PublicKey::from_raw(report_shared.key.0).to_string(),
+        })
+    };
+    let reload = move || {
+        shared.gate.reload().map_err(|error| error.to_string())?;
+        tell_all(&mail, || HostMail::PeersChanged);
+        Ok(())
+    };
+    StatusServer::start(&options.runtime_dir, ServiceKind::Host, Box::new(report), Box::new(reload))
+        .map_err(|error| EngineError::new(ErrorKind::Failed, format!("cannot open the control socket: {error}")))
+}

@@ -1,0 +1,13 @@
+//! A host's folder from a program, without a mount: ask and wait.
+//!
+//! One shard thread carries the conversation; any thread may ask. What `get` and `ls` are built on, and the simplest
+//! way to use the engine as a client.
+
+mod attr;
+mod connect;
+mod service;
+
+pub use attr::{RemoteAttr, RemoteKind};
+pub use connect::{Remote, RemoteOptions};
+pub(crate) use connect::{client_options, client_thread};
+pub(crate) use service::{RemoteMail, Reply};

@@ -1,0 +1,140 @@
+//! An open file: attributes, residency and bytes, by copy or by map.
+
+use std::fmt;
+use std::io::IoSliceMut;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
+
+use super::attr::{Attr, FileId, size_now, statx_fd};
+use super::error::FsError;
+use super::mapping::{MAP_BYTES_MAX, MappedBytes, Mapping, window_at};
+use super::residency::{Residency, residency};
+
+/// Mappings one open file keeps for its next reads, the latest used last. Four streams through one
+/// large file need no remapping; a mapping pushed out lives on until its last slice drops.
+const WINDOWS_KEPT_MAX: usize = 4;
+
+/// A regular file of the share, open for reading.
+///
+/// Keeps reading the inode that was opened, whatever is renamed over its name. All calls take
+/// `&self` from any thread; the one lock is held for a few instructions, or for one mmap(2) when a
+/// window is new.
+pub struct OpenFile {
+    fd: Arc<OwnedFd>,
+    id: FileId,
+    windows: Mutex<Vec<Arc<Mapping>>>,
+}
+
+impl OpenFile {
+    pub(super) fn new(fd: OwnedFd, id: FileId) -> Self {
+        Self { fd: Arc::new(fd), id, windows: Mutex::default() }
+    }
+
+    /// Which file.
+    pub fn id(&self) -> FileId {
+        self.id
+    }
+
+    /// The descriptor, for reads through a ring. Owned jointly, so that an operation in the kernel
+    /// keeps it open.
+    pub fn fd(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.fd)
+    }
+
+    /// The attributes now. Does not wait for a local disk: the inode of an open file is in memory.
+    ///
+    /// # Errors
+    /// The errno of statx(2).
+    pub fn attr(&self) -> Result<Attr, FsError> {
+        Ok(Attr::new(self.id, &statx_fd(&self.fd)?))
+    }
+
+    /// Whether the pages of a range are in the page cache, so that reading them through a map does
+    /// not wait for a disk.
+    ///
+    /// Bytes past the end of the file are ignored. Pages that are on their way from the disk at
+    /// this moment count as resident; a fault on one waits for the rest of that one read.
+    pub fn residency(&self, offset: u64, len: u64) -> Residency {
+        residency(self.fd.as_fd(), offset, len)
+    }
+
+    /// Copies bytes that are in memory, without waiting: the way for small files, where a map costs
+    /// more than a copy.
+    ///
+    /// Returns the bytes read: 0 at the end of the file, fewer than asked where the file or its
+    /// resident part ends.
+    ///
+    /// # Errors
+    /// [`FsError::WOULD_BLOCK`] if the first byte is not in memory or the file system cannot tell;
+    /// else preadv2(2)'s.
+    pub fn read_now(&self, offset: u64, target: &mut [u8]) -> Result<usize, FsError> {
+        match preadv2(&self.fd, &mut [IoSliceMut::new(target)], offset, ReadWriteFlags::NOWAIT) {
+            Ok(count) => Ok(count),
+            Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::INTR) => Err(FsError::WOULD_BLOCK),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Reads what there is at `offset`, waiting for the disk where it must: for worker threads.
+    ///
+    /// # Errors
+    /// pread(2)'s.
+    pub fn read_waiting(&self, offset: u64, target: &mut [u8]) -> Result<usize, FsError> {
+        loop {
+            match rustix::io::pread(&self.fd, &mut *target, offset) {
+                Ok(count) => return Ok(count),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    /// Lends a range of the file as memory, without a copy.
+    ///
+    /// The range is clipped to the size the file has now and to [`MAP_BYTES_MAX`]; past the end it
+    /// is empty. The bytes are valid for sending only if [`MappedBytes::check`], taken before and
+    /// asked after they were copied out, says so (see the module `fault`). Reading pages that are
+    /// not resident waits for the disk: ask [`OpenFile::residency`] first. On tmpfs, reading a hole
+    /// through a map allocates its pages, and `residency` calls holes cold.
+    ///
+    /// Cost: one statx(2), and one mmap(2) when the range lies outside the windows kept.
+    ///
+    /// # Errors
+    /// [`FsError::UNMAPPABLE`]: read through a buffer instead. Else the errno of statx(2).
+    pub fn map(&self, offset: u64, len: usize) -> Result<MappedBytes, FsError> {
+        let size = size_now(&self.fd)?;
+        let len = len.min(MAP_BYTES_MAX) as u64;
+        let end = size.min(offset.saturating_add(len));
+        if end <= offset {
+            return Ok(MappedBytes::empty());
+        }
+        let window = self.window(offset, end, size)?;
+        Ok(MappedBytes::new(window, offset, end))
+    }
+
+    /// A mapping that covers `offset..end`, kept or new.
+    fn window(&self, offset: u64, end: u64, size: u64) -> Result<Arc<Mapping>, FsError> {
+        // The list is whole at every point a holder of the lock could panic.
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        windows.retain(|window| !window.is_torn());
+        if let Some(at) = windows.iter().position(|window| window.covers(offset, end)) {
+            windows[at..].rotate_left(1);
+        } else {
+            let start = window_at(offset);
+            windows.retain(|window| window.offset() != start); // outgrown
+            if windows.len() == WINDOWS_KEPT_MAX {
+                windows.remove(0);
+            }
+            windows.push(Arc::new(Mapping::new(self.fd(), start, end, size)?));
+        }
+        Ok(Arc::clone(windows.last().expect("one was rotated or pushed to the end")))
+    }
+}
+
+impl fmt::Debug for OpenFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenFile").field("id", &self.id).field("fd", &self.fd).finish_non_exhaustive()
+    }
+}

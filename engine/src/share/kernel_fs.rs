@@ -1,0 +1,73 @@
+//! Knows the file systems that the kernel makes up, whose files are not content.
+
+use std::os::fd::AsFd;
+
+use rustix::fs::fstatfs;
+
+use super::error::FsError;
+
+/// procfs, by statfs(2).
+const PROC: u32 = 0x9fa0;
+
+/// Magic numbers from `linux/magic.h`, and from the file system's own source where that header
+/// lacks it.
+const KERNEL_MADE: [u32; 21] = [
+    PROC,
+    0x6265_6572, // sysfs
+    0x6462_6720, // debugfs
+    0x7472_6163, // tracefs
+    0x7363_6673, // securityfs
+    0x0027_e0eb, // cgroup
+    0x6367_7270, // cgroup2
+    0x6265_6570, // configfs
+    0xcafe_4a11, // bpf
+    0xde5e_81e4, // efivarfs
+    0x6165_676c, // pstore
+    0xf97c_ff8c, // selinuxfs
+    0x4341_5d53, // smackfs
+    0x5a3c_69f0, // apparmorfs
+    0x4249_4e4d, // binfmt_misc
+    0x0000_1cd1, // devpts
+    0x6e73_6673, // nsfs
+    0x0765_5821, // resctrl
+    0x6573_5543, // fusectl
+    0x6759_6969, // rpc_pipefs
+    0x6e66_7364, // nfsd
+];
+
+/// Whether files there are windows into the kernel rather than stored bytes.
+pub(super) fn is_kernel_made(fd: impl AsFd) -> Result<bool, FsError> {
+    Ok(KERNEL_MADE.contains(&magic(fd)?))
+}
+
+/// Whether this is procfs.
+pub(super) fn is_proc(fd: impl AsFd) -> Result<bool, FsError> {
+    Ok(magic(fd)? == PROC)
+}
+
+/// Magic numbers are 32 bits; the field's width and sign differ between machines.
+fn magic(fd: impl AsFd) -> Result<u32, FsError> {
+    Ok(fstatfs(fd)?.f_type as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(path: &str, expected: bool) {
+        let folder = File::open(path).expect("every Linux has it");
+        assert_eq!(is_kernel_made(&folder), Ok(expected), "{path}");
+    }
+
+    #[test]
+    fn proc_and_sys_are_told_from_storage() {
+        check("/proc", true);
+        check("/sys", true);
+        check("/", false);
+        check("/dev", false);
+        assert_eq!(is_proc(File::open("/proc/self").expect("mounted")), Ok(true));
+    }
+}
