@@ -56,7 +56,9 @@ pub struct Flights<K, W> {
 
 impl<K, W> Default for Flights<K, W> {
     fn default() -> Self {
-        Self { open: BTreeMap::new() }
+        Self {
+            open: BTreeMap::new(),
+        }
     }
 }
 
@@ -83,12 +85,31 @@ impl<K: Ord, W> Flights<K, W> {
                 flight.get_mut().push(waiter);
                 Ok(Joined::Follower)
             }
-            Entry::Vacant(_) if flights >= FLIGHTS_MAX => Err((FlightError::TooManyFlights, waiter)),
+            Entry::Vacant(_) if flights >= FLIGHTS_MAX => {
+                Err((FlightError::TooManyFlights, waiter))
+            }
             Entry::Vacant(vacant) => {
                 vacant.insert(vec![waiter]);
                 Ok(Joined::Leader)
             }
         }
+    }
+
+    /// Opens the flight of a chunk that nobody waits for yet: fetched ahead of its readers.
+    ///
+    /// Returns false where it is open already. Cost: O(log flights).
+    ///
+    /// # Errors
+    /// [`FlightError::TooManyFlights`].
+    pub fn lead(&mut self, key: K) -> Result<bool, FlightError> {
+        if self.open.contains_key(&key) {
+            return Ok(false);
+        }
+        if self.open.len() >= FLIGHTS_MAX {
+            return Err(FlightError::TooManyFlights);
+        }
+        self.open.insert(key, Vec::new());
+        Ok(true)
     }
 
     /// Closes the flight of `key`, whether it succeeded or failed; returns its remaining waiters, oldest first.
@@ -155,7 +176,11 @@ mod tests {
         assert_eq!(flights.waiters(&7), ['a', 'b']);
         assert_eq!(flights.complete(&7), ['a', 'b']);
         assert_eq!(flights.complete(&7), []);
-        assert_eq!(flights.join(7, 'd'), Ok(Joined::Leader), "a closed flight opens anew");
+        assert_eq!(
+            flights.join(7, 'd'),
+            Ok(Joined::Leader),
+            "a closed flight opens anew"
+        );
     }
 
     #[test]
@@ -171,10 +196,17 @@ mod tests {
             }
             !arrived
         });
-        assert_eq!((served.as_slice(), flights.waiters(&"chunk")), ([4096].as_slice(), [8192].as_slice()));
+        assert_eq!(
+            (served.as_slice(), flights.waiters(&"chunk")),
+            ([4096].as_slice(), [8192].as_slice())
+        );
         flights.retain_waiters(&"chunk", |_| false);
         assert!(flights.is_open(&"chunk"));
-        assert_eq!(flights.join("chunk", 1), Ok(Joined::Follower), "the fetch is still running");
+        assert_eq!(
+            flights.join("chunk", 1),
+            Ok(Joined::Follower),
+            "the fetch is still running"
+        );
     }
 
     #[test]
@@ -184,7 +216,10 @@ mod tests {
             assert!(flights.join(1, waiter).is_ok());
         }
         let refused = flights.join(1, WAITERS_PER_FLIGHT_MAX);
-        assert_eq!(refused, Err((FlightError::TooManyWaiters, WAITERS_PER_FLIGHT_MAX)));
+        assert_eq!(
+            refused,
+            Err((FlightError::TooManyWaiters, WAITERS_PER_FLIGHT_MAX))
+        );
         assert_eq!(flights.complete(&1).len(), WAITERS_PER_FLIGHT_MAX);
     }
 
@@ -194,9 +229,15 @@ mod tests {
         for key in 0..FLIGHTS_MAX {
             assert_eq!(flights.join(key, ()), Ok(Joined::Leader));
         }
-        assert_eq!(flights.join(FLIGHTS_MAX, ()), Err((FlightError::TooManyFlights, ())));
+        assert_eq!(
+            flights.join(FLIGHTS_MAX, ()),
+            Err((FlightError::TooManyFlights, ()))
+        );
         assert_eq!(flights.join(0, ()), Ok(Joined::Follower));
-        assert!(!flights.is_open(&FLIGHTS_MAX), "a refusal leaves nothing behind");
+        assert!(
+            !flights.is_open(&FLIGHTS_MAX),
+            "a refusal leaves nothing behind"
+        );
         assert_eq!(flights.complete(&0).len(), 2);
         assert_eq!(flights.join(FLIGHTS_MAX, ()), Ok(Joined::Leader));
     }

@@ -34,3 +34,32 @@ pub(crate) fn attr_to_wire(attr: &share::Attr) -> wire::Attr {
 fn id_to_wire(id: share::FileId) -> wire::FileId {
     wire::FileId { ino: id.ino, birth_ns: id.birth_ns }
 }
+
+/// As the wire carries it, for the mount.
+pub(crate) fn attr_to_vfs(attr: &wire::Attr) -> vfs::Attr {
+    let time = |t: wire::Timestamp| vfs::Timestamp { seconds: t.seconds, nanoseconds: t.nanoseconds };
+    vfs::Attr {
+        id: vfs::FileId { ino: attr.id.ino, birth_ns: attr.id.birth_ns },
+        kind: match attr.kind {
+            wire::Kind::File => vfs::FileKind::Regular,
+            wire::Kind::Directory => vfs::FileKind::Directory,
+            wire::Kind::Symlink => vfs::FileKind::Symlink,
+            wire::Kind::Fifo => vfs::FileKind::NamedPipe,
+            wire::Kind::Socket => vfs::FileKind::Socket,
+            wire::Kind::CharDevice => vfs::FileKind::CharDevice,
+            wire::Kind::BlockDevice => vfs::FileKind::BlockDevice,
+        },
+        mode: attr.mode,
+        nlink: attr.nlink,
+        uid: attr.uid,
+        gid: attr.gid,
+        // FUSE carries 32 bits of a device's number.
+        rdev: u32::try_from(attr.rdev).unwrap_or(u32::MAX),
+        size: attr.size,
+        blocks: attr.blocks,
+        atime: time(attr.atime),
+        mtime: time(attr.mtime),
+        ctime: time(attr.ctime),
+        version: attr.version,
+    }
+}

@@ -9,5 +9,5 @@ mod service;
 
 pub use attr::{RemoteAttr, RemoteKind};
 pub use connect::{Remote, RemoteOptions};
-pub(crate) use connect::{client_options, client_thread};
-pub(crate) use service::{RemoteMail, Reply};
+pub(crate) use connect::{at_path, client_options, client_thread, remember};
+pub(crate) use service::Reply;

@@ -14,6 +14,7 @@
 //!
 //! Read [`node_key`], then [`peers`]; [`paths`] says where all this is.
 
+mod admin;
 pub mod known_hosts;
 pub mod node_key;
 pub mod paths;
@@ -22,6 +23,7 @@ mod store;
 
 pub use known_hosts::{KnownHost, KnownHosts};
 pub use node_key::{NodeKey, NodeKeyError, PublicKey, PublicKeyError};
-pub use paths::{PathsError, cache_dir, config_dir, runtime_dir, state_dir};
+pub use admin::{PeerRecord, cache_dir, config_dir, list_peers, revoke_peer, runtime_dir, state_dir};
+pub use paths::PathsError;
 pub use peers::{EnrolError, Peer, PeerState, Peers, SelectError, Standing};
 pub use store::{NAME_BYTES_MAX, StoreError, UnixSeconds, clean_name, unix_now};

@@ -31,14 +31,19 @@ pub(super) struct Index {
 impl Index {
     /// Creates an index of `slots` slots, all of them home and none in the table.
     pub(super) fn new(slots: u32) -> Self {
-        Self { slots: Slots::new(slots), table: Table::new(slots) }
+        Self {
+            slots: Slots::new(slots),
+            table: Table::new(slots),
+        }
     }
 
     /// Finds the slot of `key` and pins it; the caller owes one `unpin`. Wait-free, no allocation.
     pub(super) fn lookup(&self, key: &ChunkKey, hash: u64) -> Option<u32> {
-        self.table.cells(hash).find_map(|cell| self.look(cell, key, hash))
+        self.table.probe(hash, |cell| self.look(cell, key, hash))
     }
 
+    /// Looks at one cell whose tag seemed to match; kept out of the probe's loop.
+    #[inline(never)]
     fn look(&self, cell: Cell, key: &ChunkKey, hash: u64) -> Option<u32> {
         let mut word = self.table.load(cell);
         for _ in 0..LOOKS_MAX {
@@ -62,7 +67,7 @@ impl Index {
 
     /// Finds where `key` stands.
     pub(super) fn find(&self, key: &ChunkKey, hash: u64) -> Option<(Cell, u32)> {
-        self.table.cells(hash).find_map(|cell| {
+        self.table.probe(hash, |cell| {
             let slot = self.table.load(cell).slot_for(hash)?;
             self.slots.carries(slot, key).then_some((cell, slot))
         })
@@ -75,7 +80,9 @@ impl Index {
 
     /// Lists the slots that stand in the cells of `hash`.
     pub(super) fn neighbours(&self, hash: u64) -> impl Iterator<Item = u32> {
-        self.table.cells(hash).filter_map(|cell| self.table.slot_in(cell))
+        self.table
+            .cells(hash)
+            .filter_map(|cell| self.table.slot_in(cell))
     }
 
     /// Publishes a filled slot in `cell`, which is empty or holds an older slot of the same key.

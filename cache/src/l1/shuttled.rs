@@ -2,8 +2,14 @@
 //!
 //! Shuttle runs every operation in one total order, so it says nothing about memory orderings (loom does); it finds
 //! the interleavings of a whole cache: several keys, slots that change hands, held frames, replacement, removal.
-#![allow(dead_code, reason = "the modules below are compiled whole, and a model uses a part")]
-#![allow(clippy::duplicate_mod, reason = "the same sources over other atomics is the point")]
+#![allow(
+    dead_code,
+    reason = "the modules below are compiled whole, and a model uses a part"
+)]
+#![allow(
+    clippy::duplicate_mod,
+    reason = "the same sources over other atomics is the point"
+)]
 
 use super::key;
 
@@ -32,7 +38,12 @@ const WRITES: u64 = 8;
 const READS: u64 = 6;
 
 fn key(file: u64) -> ChunkKey {
-    ChunkKey { file, version: 1, index: 0, class: FrameClass::Small }
+    ChunkKey {
+        file,
+        version: 1,
+        index: 0,
+        class: FrameClass::Small,
+    }
 }
 
 struct Cache {
@@ -44,8 +55,13 @@ struct Cache {
 
 impl Cache {
     fn new() -> Arc<Self> {
-        let payload = (0..SLOTS).map(|_| [AtomicU64::new(0), AtomicU64::new(0)]).collect();
-        Arc::new(Self { index: Index::new(SLOTS), payload })
+        let payload = (0..SLOTS)
+            .map(|_| [AtomicU64::new(0), AtomicU64::new(0)])
+            .collect();
+        Arc::new(Self {
+            index: Index::new(SLOTS),
+            payload,
+        })
     }
 
     /// Reads the payload of a slot that the caller holds, and checks it.
@@ -72,7 +88,10 @@ impl Cache {
             let found = self.index.lookup(&key(file), key(file).hash(0));
             if let Some(slot) = found {
                 let value = self.value(slot, file);
-                assert!(value >= newest[file as usize], "an older value after a newer one");
+                assert!(
+                    value >= newest[file as usize],
+                    "an older value after a newer one"
+                );
                 newest[file as usize] = value;
                 self.index.slots.touch(slot);
                 let before = held.replace((slot, file, value));
@@ -101,13 +120,19 @@ struct Writer {
 impl Writer {
     fn come_home(&mut self, slot: u32) {
         assert!(!self.home.contains(&slot), "slot {slot} came home twice");
-        assert!(self.placed.iter().all(|(_, placed)| *placed != slot), "slot {slot} came home while in the table");
+        assert!(
+            self.placed.iter().all(|(_, placed)| *placed != slot),
+            "slot {slot} came home while in the table"
+        );
         self.home.push(slot);
     }
 
     fn collect(&mut self) {
         let mut returned = Vec::new();
-        self.cache.index.slots.take_returned(|slot| returned.push(slot));
+        self.cache
+            .index
+            .slots
+            .take_returned(|slot| returned.push(slot));
         for slot in returned {
             self.come_home(slot);
         }
@@ -150,7 +175,10 @@ impl Writer {
         }
         let (chunk, hash) = (key(file), key(file).hash(0));
         let older = index.find(&chunk, hash);
-        let cell = older.map_or_else(|| index.vacancy(hash).expect("16 cells for 3 slots"), |(cell, _)| cell);
+        let cell = older.map_or_else(
+            || index.vacancy(hash).expect("16 cells for 3 slots"),
+            |(cell, _)| cell,
+        );
         index.publish(cell, slot, &chunk, hash, 0);
         if let Some((cell, older)) = older {
             self.placed.retain(|placed| *placed != (cell, older));
@@ -159,7 +187,9 @@ impl Writer {
             }
         }
         self.placed.push((cell, slot));
-        let found = index.lookup(&chunk, hash).expect("published and not yet evicted");
+        let found = index
+            .lookup(&chunk, hash)
+            .expect("published and not yet evicted");
         assert_eq!(found, slot);
         index.slots.unpin(found);
         index.slots.unpin(slot);
@@ -174,7 +204,11 @@ fn history() {
             thread::spawn(move || cache.read())
         })
         .collect();
-    let mut writer = Writer { cache: Arc::clone(&cache), home: (0..SLOTS).collect(), placed: Vec::new() };
+    let mut writer = Writer {
+        cache: Arc::clone(&cache),
+        home: (0..SLOTS).collect(),
+        placed: Vec::new(),
+    };
     for number in 1..=WRITES {
         writer.write(number);
     }
@@ -182,16 +216,23 @@ fn history() {
         reader.join().unwrap();
     }
     writer.collect();
-    assert_eq!(writer.home.len() + writer.placed.len(), SLOTS as usize, "every slot is accounted for");
-    assert!((0..SLOTS).all(|slot| !cache.index.slots.is_pinned(slot)), "every pin was taken back");
+    assert_eq!(
+        writer.home.len() + writer.placed.len(),
+        SLOTS as usize,
+        "every slot is accounted for"
+    );
+    assert!(
+        (0..SLOTS).all(|slot| !cache.index.slots.is_pinned(slot)),
+        "every pin was taken back"
+    );
 }
 
 #[test]
 fn random_schedules() {
-    shuttle::check_random(history, 4000);
+    shuttle::check_random(history, 10_000);
 }
 
 #[test]
 fn priority_schedules() {
-    shuttle::check_pct(history, 4000, 3);
+    shuttle::check_pct(history, 10_000, 4);
 }

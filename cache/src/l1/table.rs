@@ -33,6 +33,10 @@ pub(super) struct Cell(u32);
 impl Cell {
     /// Stands where a slot has no cell.
     pub(super) const NONE: Self = Self(u32::MAX);
+
+    fn new(bucket: usize, word: usize) -> Self {
+        Self((bucket * BUCKET_WORDS + word) as u32)
+    }
 }
 
 /// One word as read: a tag and a slot.
@@ -58,7 +62,8 @@ impl Word {
 }
 
 /// The tag's bits, in words and hashes alike.
-const TAG: u64 = 0xffff_ffff_0000_0000;
+const TAG: u64 = u64::MAX << TAG_SHIFT;
+const TAG_SHIFT: u32 = 32;
 
 /// The table.
 pub(super) struct Table {
@@ -72,16 +77,44 @@ impl Table {
         let words = (slots as usize * WORDS_PER_SLOT).next_power_of_two();
         let buckets = (words / BUCKET_WORDS).max(2);
         let bucket = |_| Bucket(std::array::from_fn(|_| AtomicU64::new(0)));
-        Self { buckets: (0..buckets).map(bucket).collect() }
+        Self {
+            buckets: (0..buckets).map(bucket).collect(),
+        }
     }
 
     /// Lists the 16 cells where `hash` may stand, home bucket first.
     pub(super) fn cells(&self, hash: u64) -> impl Iterator<Item = Cell> + use<> {
+        let line = |bucket: usize| (0..BUCKET_WORDS).map(move |word| Cell::new(bucket, word));
+        let [home, other] = self.pair(hash);
+        line(home).chain(line(other))
+    }
+
+    /// Tries those of the 16 cells whose tag is the hash's, as a rule the chunk's own or none, until `look` finds.
+    ///
+    /// A tight loop over tags, with everything else left to `look`: this is what a miss costs.
+    #[inline]
+    pub(super) fn probe<T>(&self, hash: u64, mut look: impl FnMut(Cell) -> Option<T>) -> Option<T> {
+        for number in self.pair(hash) {
+            let Bucket(words) = &self.buckets[number];
+            for (position, word) in words.iter().enumerate() {
+                // Relaxed: only a hint of where to look. Whoever looks loads the word again.
+                if (word.load(Ordering::Relaxed) ^ hash) >> TAG_SHIFT == 0 {
+                    let found = look(Cell::new(number, position));
+                    if found.is_some() {
+                        return found;
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// The two buckets of `hash`.
+    #[inline]
+    fn pair(&self, hash: u64) -> [usize; 2] {
         let mask = self.buckets.len() - 1;
         let home = hash as usize & mask;
-        let other = (home ^ ((hash >> 32) as usize | 1)) & mask;
-        let line = |bucket: usize| (0..BUCKET_WORDS).map(move |word| Cell((bucket * BUCKET_WORDS + word) as u32));
-        line(home).chain(line(other))
+        [home, (home ^ ((hash >> 32) as usize | 1)) & mask]
     }
 
     /// Reads a cell.
@@ -91,7 +124,8 @@ impl Table {
 
     /// Points a cell at `slot`. Writer only.
     pub(super) fn store(&self, cell: Cell, hash: u64, slot: u32) {
-        self.at(cell).store(Word::new(hash, slot).0, Ordering::Release);
+        self.at(cell)
+            .store(Word::new(hash, slot).0, Ordering::Release);
     }
 
     /// Empties a cell. Writer only.

@@ -4,12 +4,11 @@ use super::read_pool::ReadPool;
 use super::receive::{PAYLOAD_BYTES_MAX, SlotPool};
 use super::transmit::{TransmitPool, may_lack_segmentation, send_singly};
 use super::{
-    COMPLETIONS_PER_TURN_MAX, Completion, FILE_READ_BYTES_MAX, Io, IoError, IoKind, IoOptions, IoStats, ReadQueueFull,
-    TransmitBuffer, TransmitTarget, Wait, Waker,
+    COMPLETIONS_PER_TURN_MAX, Completion, FILE_READ_BYTES_MAX, Io, IoError, IoKind, IoOptions,
+    IoStats, ReadQueueFull, TransmitBuffer, TransmitTarget, Wait, Waker,
 };
 use crate::sys::address::Family;
-use crate::sys::cqe;
-use crate::sys::epoll::{Epoll, Interest};
+use crate::sys::epoll::{Epoll, Interest, Readiness};
 use crate::sys::file::FileRead;
 use crate::sys::msg::{self, Inbound};
 use crate::sys::ring::Train;
@@ -70,8 +69,12 @@ impl PollIo {
         let local_addr = socket.local_addr().map_err(IoError::Socket)?;
         let waker = Waker::new().map_err(IoError::Events)?;
         let epoll = Epoll::new().map_err(IoError::Events)?;
-        epoll.add(socket.as_fd(), SOCKET_TAG, Interest::Read).map_err(IoError::Socket)?;
-        epoll.add(waker.eventfd(), WAKE_TAG, Interest::Read).map_err(IoError::Events)?;
+        epoll
+            .add(socket.as_fd(), SOCKET_TAG, Interest::Read)
+            .map_err(IoError::Socket)?;
+        epoll
+            .add(waker.eventfd(), WAKE_TAG, Interest::Read)
+            .map_err(IoError::Events)?;
         // One slot is always the next to be filled; the others are what a ring would hold.
         let slots = usize::from(options.receive_slots) + usize::from(options.receive_spare);
         let mut slots = SlotPool::new(slots, PAYLOAD_BYTES_MAX);
@@ -88,7 +91,10 @@ impl PollIo {
             interest: Interest::Read,
             reads: ReadPool::new(options.file_reads, waker.clone()),
             waker,
-            stats: IoStats { segmentation: true, ..IoStats::default() },
+            stats: IoStats {
+                segmentation: true,
+                ..IoStats::default()
+            },
         })
     }
 
@@ -99,10 +105,22 @@ impl PollIo {
     /// Tries to send; counts what became of it.
     fn depart(&mut self, departing: &mut Departing) -> Departure {
         let (family, train) = (self.family(), &mut departing.train);
-        if train.segmented || train.target.segment_size.is_none_or(|size| size >= train.payload.len()) {
+        if train.segmented
+            || train
+                .target
+                .segment_size
+                .is_none_or(|size| size >= train.payload.len())
+        {
             let (envelope, payload) = (&mut train.envelope, &train.payload);
             let socket = self.socket.as_fd();
-            match msg::send(socket, envelope, payload, &train.target, family, train.segmented) {
+            match msg::send(
+                socket,
+                envelope,
+                payload,
+                &train.target,
+                family,
+                train.segmented,
+            ) {
                 Ok(bytes) => {
                     self.stats.trains_sent += 1;
                     self.stats.bytes_sent += bytes as u64;
@@ -158,7 +176,11 @@ impl PollIo {
 
     /// Waits for room in the send buffer only while a train needs it.
     fn update_interest(&mut self) -> io::Result<()> {
-        let wanted = if self.backlog.is_empty() { Interest::Read } else { Interest::ReadWrite };
+        let wanted = if self.backlog.is_empty() {
+            Interest::Read
+        } else {
+            Interest::ReadWrite
+        };
         if wanted != self.interest {
             self.epoll.change(self.socket.as_fd(), SOCKET_TAG, wanted)?;
             self.interest = wanted;
@@ -200,34 +222,30 @@ impl PollIo {
     }
 
     fn wait(&mut self, wait: Wait, has_mail: &dyn Fn() -> bool) -> io::Result<Ready> {
-        let timeout = match wait {
-            Wait::No => Some(Duration::ZERO),
-            Wait::ForEvent => None,
-            Wait::Until(deadline) => Some(deadline.saturating_duration_since(Instant::now())),
-        };
-        let parking = timeout != Some(Duration::ZERO);
-        let reads = &self.reads;
-        let may_wait = parking && self.waker.park(|| has_mail() || reads.has_done());
-        let timeout = if may_wait { timeout } else { Some(Duration::ZERO) };
-        self.stats.enters += 1;
-        let mut ready = Ready::default();
-        let waited = self.epoll.wait(timeout).map(|events| {
-            for event in events {
-                match event.tag {
-                    SOCKET_TAG => {
-                        ready.socket_readable |= event.readable;
-                        ready.socket_writable |= event.writable;
-                    }
-                    _ => ready.woken = true,
-                }
-            }
-        });
-        if parking {
-            self.waker.unpark();
+        if wait == Wait::No {
+            return self.wait_on_epoll(Wait::No);
         }
-        match waited {
-            Err(error) if !cqe::is_weather(&error) => Err(error),
-            _ => Ok(ready),
+        let reads = &self.reads;
+        let may_wait = self.waker.park(|| has_mail() || reads.has_done());
+        let ready = self.wait_on_epoll(if may_wait { wait } else { Wait::No });
+        self.waker.unpark();
+        ready
+    }
+
+    /// Waits through signals: a handler that wants attention wakes us.
+    fn wait_on_epoll(&mut self, wait: Wait) -> io::Result<Ready> {
+        loop {
+            let timeout = match wait {
+                Wait::No => Some(Duration::ZERO),
+                Wait::ForEvent => None,
+                Wait::Until(deadline) => Some(deadline.saturating_duration_since(Instant::now())),
+            };
+            self.stats.enters += 1;
+            match self.epoll.wait(timeout) {
+                Ok(events) => return Ok(Ready::of(events)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 }
@@ -240,8 +258,29 @@ struct Ready {
     woken: bool,
 }
 
+impl Ready {
+    fn of(events: impl Iterator<Item = Readiness>) -> Self {
+        let mut ready = Self::default();
+        for event in events {
+            match event.tag {
+                SOCKET_TAG => {
+                    ready.socket_readable |= event.readable;
+                    ready.socket_writable |= event.writable;
+                }
+                _ => ready.woken = true,
+            }
+        }
+        ready
+    }
+}
+
 impl Io for PollIo {
-    fn turn(&mut self, wait: Wait, has_mail: &dyn Fn() -> bool, inbox: &mut VecDeque<Completion>) -> io::Result<()> {
+    fn turn(
+        &mut self,
+        wait: Wait,
+        has_mail: &dyn Fn() -> bool,
+        inbox: &mut VecDeque<Completion>,
+    ) -> io::Result<()> {
         self.stats.turns += 1;
         let ready = self.wait(wait, has_mail)?;
         let mut room = COMPLETIONS_PER_TURN_MAX;
@@ -262,7 +301,10 @@ impl Io for PollIo {
             };
             self.stats.file_reads += 1;
             room -= 1;
-            inbox.push_back(Completion::FileRead { token: done.token, result: done.result });
+            inbox.push_back(Completion::FileRead {
+                token: done.token,
+                result: done.result,
+            });
         }
         if ready.socket_readable {
             self.receive(inbox, room)?;
@@ -297,7 +339,13 @@ impl Io for PollIo {
         self.buffers.put(buffer);
     }
 
-    fn read_file(&mut self, token: u64, file: Arc<OwnedFd>, offset: u64, len: usize) -> Result<(), ReadQueueFull> {
+    fn read_file(
+        &mut self,
+        token: u64,
+        file: Arc<OwnedFd>,
+        offset: u64,
+        len: usize,
+    ) -> Result<(), ReadQueueFull> {
         assert!(len <= FILE_READ_BYTES_MAX, "a read of {len} bytes");
         self.reads.submit(FileRead::new(token, file, offset, len))
     }
@@ -340,7 +388,12 @@ mod tests {
         let mut io = PollIo::open(bind_local(), OPTIONS).expect("a door");
         let peer = open(super::super::IoMode::Poll, bind_local(), OPTIONS);
         let mut peer = peer.expect("a door");
-        let target = TransmitTarget { remote: peer.local_addr(), src_ip: None, ecn: None, segment_size: Some(1000) };
+        let target = TransmitTarget {
+            remote: peer.local_addr(),
+            src_ip: None,
+            ecn: None,
+            segment_size: Some(1000),
+        };
         let mut buffer = io.transmit_buffer().expect("a buffer");
         buffer.payload.resize(3500, 1);
         let train = buffer.into_train(target, &io.stats);
@@ -354,7 +407,8 @@ mod tests {
         io.transmit(buffer, target);
         assert_eq!((io.backlog.len(), io.stats.trains_deferred), (2, 1));
 
-        io.turn(Wait::ForEvent, &|| false, &mut VecDeque::new()).expect("a turn that finds room");
+        io.turn(Wait::ForEvent, &|| false, &mut VecDeque::new())
+            .expect("a turn that finds room");
         assert_eq!((io.backlog.len(), io.interest), (0, Interest::Read));
         let mut inbox = VecDeque::new();
         let mut received = Vec::new();

@@ -3,15 +3,15 @@
 use super::receive::{PAYLOAD_BYTES_MAX, SlotPool};
 use super::transmit::{TransmitPool, may_lack_segmentation, send_singly};
 use super::{
-    COMPLETIONS_PER_TURN_MAX, Completion, FILE_READ_BYTES_MAX, Io, IoError, IoKind, IoOptions, IoStats, ReadQueueFull,
-    TransmitBuffer, TransmitTarget, Wait, Waker,
+    COMPLETIONS_PER_TURN_MAX, Completion, FILE_READ_BYTES_MAX, Io, IoError, IoKind, IoOptions,
+    IoStats, ReadQueueFull, TransmitBuffer, TransmitTarget, Wait, Waker,
 };
 use crate::sys::address::Family;
 use crate::sys::clock::ClockBase;
 use crate::sys::cqe::{self, Progress};
 use crate::sys::enter::Patience;
 use crate::sys::file::FileRead;
-use crate::sys::ring::{Filled, Finished, RECEIVE_HEADER_BYTES, Ring, RingOptions, Train};
+use crate::sys::ring::{Filled, Finished, RECEIVE_HEADER_BYTES, Ring, RingOptions, Train, Waited};
 use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -42,7 +42,10 @@ pub(super) struct UringIo {
 
 impl UringIo {
     /// Opens a ring on the calling thread, or gives the socket back with the reason.
-    pub(super) fn open(socket: UdpSocket, options: IoOptions) -> Result<Self, (IoError, UdpSocket)> {
+    pub(super) fn open(
+        socket: UdpSocket,
+        options: IoOptions,
+    ) -> Result<Self, (IoError, UdpSocket)> {
         match Self::prepare(&socket, options) {
             Ok((ring, waker, local_addr, slots)) => Ok(Self {
                 ring,
@@ -57,13 +60,19 @@ impl UringIo {
                 wake_armed: false,
                 reads_in_flight: 0,
                 reads_max: usize::from(options.file_reads),
-                stats: IoStats { segmentation: true, ..IoStats::default() },
+                stats: IoStats {
+                    segmentation: true,
+                    ..IoStats::default()
+                },
             }),
             Err(error) => Err((error, socket)),
         }
     }
 
-    fn prepare(socket: &UdpSocket, options: IoOptions) -> Result<(Ring, Waker, SocketAddr, SlotPool), IoError> {
+    fn prepare(
+        socket: &UdpSocket,
+        options: IoOptions,
+    ) -> Result<(Ring, Waker, SocketAddr, SlotPool), IoError> {
         // The ring waits for room to send by itself, but on blocking files only.
         socket.set_nonblocking(false).map_err(IoError::Socket)?;
         let local_addr = socket.local_addr().map_err(IoError::Socket)?;
@@ -101,17 +110,30 @@ impl UringIo {
             Wait::Until(deadline) => Patience::Until(self.clock.monotonic(deadline)),
         };
         if patience == Patience::None {
-            return if self.ring.has_work() { self.ring.enter(Patience::None) } else { Ok(()) };
+            if self.ring.has_work() {
+                self.ring.enter(Patience::None)?;
+            }
+            return Ok(());
         }
         let may_wait = self.waker.park(has_mail);
-        let entered = self.ring.enter(if may_wait { patience } else { Patience::None });
+        let entered = self.wait(if may_wait { patience } else { Patience::None });
         self.waker.unpark();
         entered
     }
 
+    /// Waits through signals: a handler that wants attention wakes us.
+    fn wait(&mut self, patience: Patience) -> io::Result<()> {
+        while self.ring.enter(patience)? == Waited::Interrupted {}
+        Ok(())
+    }
+
     fn finish(&mut self, finished: Finished) -> io::Result<Option<Completion>> {
         match finished {
-            Finished::Received { filled, error, ended } => {
+            Finished::Received {
+                filled,
+                error,
+                ended,
+            } => {
                 self.receive_armed &= !ended;
                 if let Some(error) = error {
                     self.on_receive_error(error)?;
@@ -138,7 +160,12 @@ impl UringIo {
     }
 
     fn on_filled(&mut self, filled: Filled) -> Option<Completion> {
-        let Filled { bid, slot, payload, arrival } = filled;
+        let Filled {
+            bid,
+            slot,
+            payload,
+            arrival,
+        } = filled;
         self.receive_errors_in_a_row = 0;
         let (datagrams, empty) = self.slots.deliver(slot, payload, arrival, &mut self.stats);
         self.ring.provide(bid, empty);
@@ -207,13 +234,20 @@ impl UringIo {
 
     /// Asks for what is missing. There is room: the entry that just completed had some.
     fn read_on(&mut self, read: FileRead) -> Option<Completion> {
-        self.ring.push_read(read).expect("a read that ended left room for itself");
+        self.ring
+            .push_read(read)
+            .expect("a read that ended left room for itself");
         None
     }
 }
 
 impl Io for UringIo {
-    fn turn(&mut self, wait: Wait, has_mail: &dyn Fn() -> bool, inbox: &mut VecDeque<Completion>) -> io::Result<()> {
+    fn turn(
+        &mut self,
+        wait: Wait,
+        has_mail: &dyn Fn() -> bool,
+        inbox: &mut VecDeque<Completion>,
+    ) -> io::Result<()> {
         self.stats.turns += 1;
         self.arm();
         self.enter(wait, has_mail)?;
@@ -232,7 +266,9 @@ impl Io for UringIo {
     }
 
     fn transmit(&mut self, buffer: TransmitBuffer, to: TransmitTarget) {
-        let several = to.segment_size.is_some_and(|size| size < buffer.payload.len());
+        let several = to
+            .segment_size
+            .is_some_and(|size| size < buffer.payload.len());
         let mut train = buffer.into_train(to, &self.stats);
         if several && !train.segmented {
             self.send_singly(&mut train);
@@ -248,7 +284,13 @@ impl Io for UringIo {
         self.buffers.put(buffer);
     }
 
-    fn read_file(&mut self, token: u64, file: Arc<OwnedFd>, offset: u64, len: usize) -> Result<(), ReadQueueFull> {
+    fn read_file(
+        &mut self,
+        token: u64,
+        file: Arc<OwnedFd>,
+        offset: u64,
+        len: usize,
+    ) -> Result<(), ReadQueueFull> {
         assert!(len <= FILE_READ_BYTES_MAX, "a read of {len} bytes");
         if self.reads_in_flight == self.reads_max {
             return Err(ReadQueueFull);
@@ -268,7 +310,11 @@ impl Io for UringIo {
     }
 
     fn stats(&self) -> IoStats {
-        IoStats { enters: self.ring.enters(), stray_completions: self.ring.strays(), ..self.stats }
+        IoStats {
+            enters: self.ring.enters(),
+            stray_completions: self.ring.strays(),
+            ..self.stats
+        }
     }
 
     fn kind(&self) -> IoKind {

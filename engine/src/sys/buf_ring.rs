@@ -53,11 +53,22 @@ impl BufRing {
         let Some(entries) = NonNull::new(memory.cast::<BufRingEntry>()) else {
             handle_alloc_error(layout);
         };
-        let ring = Self { entries, layout, count, tail: 0, slot_bytes, slots: (0..count).map(|_| None).collect() };
+        let ring = Self {
+            entries,
+            layout,
+            count,
+            tail: 0,
+            slot_bytes,
+            slots: (0..count).map(|_| None).collect(),
+        };
         let address = entries.as_ptr().expose_provenance() as u64;
         // SAFETY: `address` is page-aligned memory of `count` entries owned by `ring`, which frees
         // it only after `unregister`, or never (`Ring::drop`).
-        unsafe { uring.submitter().register_buf_ring_with_flags(address, count, BUFFER_GROUP, 0) }?;
+        unsafe {
+            uring
+                .submitter()
+                .register_buf_ring_with_flags(address, count, BUFFER_GROUP, 0)
+        }?;
         Ok(ring)
     }
 
@@ -80,7 +91,10 @@ impl BufRing {
         let address = room.expose_provenance() as u64;
         let index = usize::from(self.tail & (self.count - 1));
         // SAFETY: `index < count`, so the entry lies within the allocation of `count` entries.
-        let entry = unsafe { self.entries.add(index).as_mut() };
+        let mut entry = unsafe { self.entries.add(index) };
+        // SAFETY: the entry is initialised (zeroed at the start), and `&mut self` makes this the
+        // only reference; the kernel reads entries only up to the last published tail.
+        let entry = unsafe { entry.as_mut() };
         entry.set_addr(address);
         entry.set_len(self.slot_bytes as u32);
         entry.set_bid(bid);

@@ -120,7 +120,10 @@ impl Arrival {
         if flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 {
             return None;
         }
-        Some(Self { remote: address::decode(name)?, control: ReceiveControl::decode(control, family) })
+        Some(Self {
+            remote: address::decode(name)?,
+            control: ReceiveControl::decode(control, family),
+        })
     }
 }
 
@@ -134,7 +137,10 @@ pub(crate) struct Inbound {
 impl Inbound {
     /// Makes empty buffers.
     pub(crate) fn new() -> Self {
-        Self { name: [0; NAME_BYTES], control: Aligned([0; RECEIVE_CONTROL_BYTES]) }
+        Self {
+            name: [0; NAME_BYTES],
+            control: Aligned([0; RECEIVE_CONTROL_BYTES]),
+        }
     }
 
     /// Receives one train into the spare room of the empty `slot`, never waiting.
@@ -150,7 +156,10 @@ impl Inbound {
         debug_assert!(slot.is_empty(), "a receive starts at the head of its slot");
         let room = slot.spare_capacity_mut();
         let room_bytes = room.len();
-        let mut vector = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room_bytes };
+        let mut vector = libc::iovec {
+            iov_base: room.as_mut_ptr().cast(),
+            iov_len: room_bytes,
+        };
         let mut header = empty_header();
         header.msg_name = self.name.as_mut_ptr().cast();
         header.msg_namelen = NAME_BYTES as libc::socklen_t;
@@ -166,7 +175,7 @@ impl Inbound {
         // `len` since MSG_TRUNC was not passed in; the slot was empty, so they are its first bytes.
         unsafe { slot.set_len(len.min(room_bytes)) };
         let name = &self.name[..NAME_BYTES.min(header.msg_namelen as usize)];
-        let control_len = RECEIVE_CONTROL_BYTES.min(header.msg_controllen as usize);
+        let control_len = RECEIVE_CONTROL_BYTES.min(header.msg_controllen);
         let control = &self.control.0[..control_len];
         Ok(Arrival::read(name, control, header.msg_flags, family))
     }
@@ -180,5 +189,8 @@ pub(crate) fn empty_header() -> libc::msghdr {
 }
 
 fn empty_vector() -> libc::iovec {
-    libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }
+    libc::iovec {
+        iov_base: std::ptr::null_mut(),
+        iov_len: 0,
+    }
 }

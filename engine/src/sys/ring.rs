@@ -110,6 +110,15 @@ pub(crate) enum Finished {
     Woken(io::Result<()>),
 }
 
+/// How an enter ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waited {
+    /// By a completion, the time-out, or a want of memory.
+    Done,
+    /// By a signal; what was submitted is submitted.
+    Interrupted,
+}
+
 #[derive(Debug)]
 enum Op {
     Receive(Box<libc::msghdr>),
@@ -145,9 +154,15 @@ impl Ring {
         uring
             .submitter()
             .register_files(&fixed)
-            .map_err(|source| UringUnavailable::Setup { step: "IORING_REGISTER_FILES", source })?;
+            .map_err(|source| UringUnavailable::Setup {
+                step: "IORING_REGISTER_FILES",
+                source,
+            })?;
         let buffers = BufRing::register(&uring, options.receive_slots, options.slot_bytes)
-            .map_err(|source| UringUnavailable::Setup { step: "IORING_REGISTER_PBUF_RING", source })?;
+            .map_err(|source| UringUnavailable::Setup {
+                step: "IORING_REGISTER_PBUF_RING",
+                source,
+            })?;
         let name = enter::register(uring.as_raw_fd());
         Ok(Self {
             uring,
@@ -203,13 +218,13 @@ impl Ring {
         self.buffers.publish();
     }
 
-    /// Submits what is queued and waits as told for a completion; returns early when a signal
-    /// comes or memory is short.
+    /// Submits what is queued and waits as told for a completion; says whether a signal cut the
+    /// wait short. May return early when memory is short.
     ///
     /// # Errors
     /// What is left of io_uring_enter(2) after ordinary weather and the time-out: our bug, or a
     /// ring that is gone.
-    pub(crate) fn enter(&mut self, patience: Patience) -> io::Result<()> {
+    pub(crate) fn enter(&mut self, patience: Patience) -> io::Result<Waited> {
         let to_submit = self.uring.submission().len() as u32;
         let patience = match patience {
             Patience::Until(moment) if !self.report.absolute_timer => {
@@ -221,8 +236,10 @@ impl Ring {
         };
         self.enters += 1;
         match enter::enter(self.name, to_submit, patience) {
-            Err(error) if error.raw_os_error() != Some(libc::ETIME) && !cqe::is_weather(&error) => Err(error),
-            _ => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Waited::Interrupted),
+            Err(error) if error.raw_os_error() == Some(libc::ETIME) => Ok(Waited::Done),
+            Err(error) if !cqe::is_weather(&error) => Err(error),
+            _ => Ok(Waited::Done),
         }
     }
 
@@ -285,7 +302,10 @@ impl Ring {
         let key = OpKey::from_user_data(cqe.user_data());
         let Some(op) = self.ops.op_mut(key) else {
             self.strays += 1;
-            tracing::error!(user_data = cqe.user_data(), "completion without an operation");
+            tracing::error!(
+                user_data = cqe.user_data(),
+                "completion without an operation"
+            );
             return None;
         };
         let result = cqe::outcome(cqe.result());
@@ -306,7 +326,13 @@ impl Ring {
         }
     }
 
-    fn settle_receive(&mut self, key: OpKey, header: &libc::msghdr, flags: u32, result: io::Result<usize>) -> Finished {
+    fn settle_receive(
+        &mut self,
+        key: OpKey,
+        header: &libc::msghdr,
+        flags: u32,
+        result: io::Result<usize>,
+    ) -> Finished {
         let ended = !cqueue::more(flags);
         if ended {
             self.ops.remove(key);
@@ -316,9 +342,18 @@ impl Ring {
             // SAFETY: this is the completion that says so; a failed one filled nothing.
             let slot = unsafe { self.buffers.take(bid, len) }?;
             let (arrival, payload) = read_slot(&slot, header, self.family);
-            Some(Filled { bid, slot, payload, arrival })
+            Some(Filled {
+                bid,
+                slot,
+                payload,
+                arrival,
+            })
         });
-        Finished::Received { filled, error: result.err(), ended }
+        Finished::Received {
+            filled,
+            error: result.err(),
+            ended,
+        }
     }
 
     /// Cancels everything and waits until the kernel holds nothing of ours.
@@ -360,15 +395,24 @@ impl Drop for Ring {
 /// Builds the entry for an operation that already lies in its slot.
 fn describe(op: &mut Op, family: Family) -> squeue::Entry {
     match op {
-        Op::Receive(header) => opcode::RecvMsgMulti::new(SOCKET, &raw const **header, BUFFER_GROUP).build(),
+        Op::Receive(header) => {
+            opcode::RecvMsgMulti::new(SOCKET, &raw const **header, BUFFER_GROUP).build()
+        }
         Op::Send(train) => {
-            let header = train.envelope.seal(&train.payload, &train.target, family, train.segmented);
-            opcode::SendMsg::new(SOCKET, header).flags(libc::MSG_NOSIGNAL as u32).build()
+            let header =
+                train
+                    .envelope
+                    .seal(&train.payload, &train.target, family, train.segmented);
+            opcode::SendMsg::new(SOCKET, header)
+                .flags(libc::MSG_NOSIGNAL as u32)
+                .build()
         }
         Op::Read(read) => {
             let (fd, offset) = (Fd(read.raw_fd()), read.next_offset());
             let len = u32::try_from(read.missing()).expect("bounded by FILE_READ_BYTES_MAX");
-            opcode::Read::new(fd, read.room(), len).offset(offset).build()
+            opcode::Read::new(fd, read.room(), len)
+                .offset(offset)
+                .build()
         }
         Op::Wake(word) => opcode::Read::new(WAKE, word.as_mut_ptr(), word.len() as u32).build(),
         Op::CancelAll => opcode::AsyncCancel2::new(CancelBuilder::any()).build(),
@@ -376,7 +420,11 @@ fn describe(op: &mut Op, family: Family) -> squeue::Entry {
 }
 
 /// Reads what the kernel put before the payload.
-fn read_slot(slot: &[u8], header: &libc::msghdr, family: Family) -> (Option<Arrival>, Range<usize>) {
+fn read_slot(
+    slot: &[u8],
+    header: &libc::msghdr,
+    family: Family,
+) -> (Option<Arrival>, Range<usize>) {
     let Ok(out) = RecvMsgOut::parse(slot, header) else {
         return (None, 0..0);
     };

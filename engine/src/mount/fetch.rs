@@ -1,0 +1,323 @@
+//! Chunks on their way from the host to the reads that wait for them.
+//!
+//! A read waits for one or two chunks; a chunk serves every read that needs it and crosses the wire once. Bytes go from
+//! datagrams straight into the frame they will be kept in, and a read is answered as soon as its part has come.
+
+use crate::client::{Ask, CallError, CallId, Client, FileKey};
+use cache::{ChunkKey, Flights, Frame, FrameClass, FrameMut, Joined, L1Writer};
+use slab::Slab;
+use std::collections::BTreeMap;
+use std::time::Instant;
+use transport::Node;
+use vfs::{DataReply, Errno, ReadOp};
+
+/// Chunks on their way at once; 64 MiB, the kernel's 64 background requests. Reads beyond it are refused with EBUSY only
+/// when as many more wait, which the kernel's own bounds do not allow.
+const FETCHES_MAX: usize = 96;
+/// Chunks fetched ahead of any read at most, so that waiting reads always find room.
+const AHEAD_MAX: usize = 8;
+/// Bytes that come in before waiting reads are looked at again.
+const ANSWER_STEP_BYTES: usize = 64 << 10;
+/// Files up to this size are kept in small frames.
+const SMALL_FILE_BYTES_MAX: u64 = 64 << 10;
+
+/// Reads from this size on are never taken for random access: a small frame's worth.
+const RANDOM_BYTES_MAX: u32 = 64 << 10;
+
+/// Where a chunk's bytes go.
+enum Buffer {
+    Frame(FrameMut),
+    /// All frames are held by readers: the chunk is delivered and not kept.
+    Plain(Vec<u8>),
+}
+
+impl Buffer {
+    fn bytes(&self, filled: usize) -> &[u8] {
+        match self {
+            Self::Frame(frame) => &frame[..filled],
+            Self::Plain(bytes) => &bytes[..filled],
+        }
+    }
+}
+
+struct Fetch {
+    key: ChunkKey,
+    ino: u64,
+    buffer: Buffer,
+    filled: usize,
+    /// Bytes wanted, then bytes announced.
+    length: usize,
+    answered_at: usize,
+    /// The file's size and version as the host sent them with the data.
+    found: Option<(u64, u64)>,
+}
+
+/// A read that waits.
+struct Read {
+    reply: DataReply,
+    offset: u64,
+    end: u64,
+    /// Chunks still missing.
+    missing: usize,
+    /// Chunks that came, by their offset in the file.
+    parts: BTreeMap<u64, Frame>,
+}
+
+/// What the tree must be told after a chunk came.
+pub(super) struct Newer {
+    pub(super) ino: u64,
+    pub(super) size: u64,
+    pub(super) version: u64,
+}
+
+/// See the module.
+pub(super) struct Fetches {
+    l1: L1Writer,
+    flights: Flights<ChunkKey, usize>,
+    fetches: BTreeMap<CallId, Fetch>,
+    reads: Slab<Read>,
+    gather: Vec<u8>,
+}
+
+impl Fetches {
+    pub(super) fn new(l1: L1Writer) -> Self {
+        Self { l1, flights: Flights::new(), fetches: BTreeMap::new(), reads: Slab::new(), gather: Vec::new() }
+    }
+
+    /// Puts a whole small file, which came with its open, where its reads will look for it.
+    pub(super) fn insert_whole(&mut self, ino: u64, version: u64, data: &[u8]) {
+        let class = FrameClass::Small;
+        if data.is_empty() || data.len() > class.bytes() {
+            return;
+        }
+        let key = ChunkKey { file: ino, version, index: 0, class };
+        if let Some(mut frame) = self.l1.allocate(class) {
+            frame[..data.len()].copy_from_slice(data);
+            self.l1.insert(key, frame, u32::try_from(data.len()).expect("bounded by a frame"));
+        }
+    }
+
+    /// Serves a read from memory, or fetches what is missing of it.
+    pub(super) fn read(&mut self, now: Instant, client: &mut Client, node: &mut Node, file: FileKey, op: ReadOp) {
+        let end = op.offset.saturating_add(op.length.into()).min(op.size);
+        if op.offset >= end {
+            return op.reply.data(&[]);
+        }
+        let class = class_of(&op);
+        let bytes = class.bytes() as u64;
+        let Ok(last) = u32::try_from((end - 1) / bytes) else { return op.reply.error(Errno::new(libc::EFBIG)) };
+        let first = u32::try_from(op.offset / bytes).expect("not beyond the last");
+
+        let read = self.reads.insert(Read { reply: op.reply, offset: op.offset, end, missing: 0, parts: BTreeMap::new() });
+        let reader = self.l1.reader();
+        for index in first..=last {
+            let key = ChunkKey { file: op.ino, version: op.version, index, class };
+            if let Some(frame) = reader.peek(&key) {
+                self.reads[read].parts.insert(u64::from(index) * bytes, frame);
+                continue;
+            }
+            match self.flights.join(key, read) {
+                Ok(joined) => {
+                    self.reads[read].missing += 1;
+                    if joined == Joined::Leader {
+                        self.begin(now, client, node, file, key, op.ino, op.size);
+                    } else {
+                        self.answer_early(key);
+                        if !self.reads.contains(read) {
+                            return;
+                        }
+                    }
+                }
+                Err(_) => return self.fail_read(read, Errno::EBUSY),
+            }
+        }
+        if self.reads.get(read).is_some_and(|read| read.missing == 0) {
+            self.answer(read);
+        }
+        if class == FrameClass::Large {
+            self.fetch_ahead(now, client, node, file, (op.ino, op.version, op.size), &op.prefetch);
+        }
+    }
+
+    fn fetch_ahead(&mut self, now: Instant, client: &mut Client, node: &mut Node, file: FileKey, (ino, version, size): (u64, u64, u64), chunks: &[u64]) {
+        let reader = self.l1.reader();
+        for &chunk in chunks.iter().take(AHEAD_MAX) {
+            let Ok(index) = u32::try_from(chunk) else { return };
+            let key = ChunkKey { file: ino, version, index, class: FrameClass::Large };
+            if self.fetches.len() >= FETCHES_MAX / 2 || chunk * key.class.bytes() as u64 >= size {
+                return;
+            }
+            if reader.peek(&key).is_none() && self.flights.lead(key) == Ok(true) {
+                self.begin(now, client, node, file, key, ino, size);
+            }
+        }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one call site's locals; a struct would only rename them")]
+    fn begin(&mut self, now: Instant, client: &mut Client, node: &mut Node, file: FileKey, key: ChunkKey, ino: u64, size: u64) {
+        let bytes = key.class.bytes();
+        let offset = u64::from(key.index) * bytes as u64;
+        let length = usize::try_from((size - offset).min(bytes as u64)).expect("bounded by a frame");
+        let buffer = match self.l1.allocate(key.class) {
+            Some(frame) => Buffer::Frame(frame),
+            None => Buffer::Plain(vec![0; length]),
+        };
+        let call = client.call(now, node, Ask::Read { file, offset, length: length as u64 });
+        self.fetches.insert(call, Fetch { key, ino, buffer, filled: 0, length, answered_at: 0, found: None });
+    }
+
+    /// Data of this call begins (again); tells the tree when the file is not what it thought.
+    pub(super) fn on_begin(&mut self, call: CallId, length: u64, size: u64, version: u64) -> Option<Newer> {
+        let fetch = self.fetches.get_mut(&call)?;
+        fetch.filled = 0;
+        fetch.answered_at = 0;
+        fetch.length = fetch.length.min(usize::try_from(length).unwrap_or(usize::MAX));
+        fetch.found = Some((size, version));
+        (version != fetch.key.version).then_some(Newer { ino: fetch.ino, size, version })
+    }
+
+    pub(super) fn on_data(&mut self, call: CallId, bytes: &[u8]) {
+        let Some(fetch) = self.fetches.get_mut(&call) else { return };
+        let room = fetch.length - fetch.filled;
+        let bytes = &bytes[..bytes.len().min(room)];
+        let target = match &mut fetch.buffer {
+            Buffer::Frame(frame) => &mut frame[fetch.filled..fetch.filled + bytes.len()],
+            Buffer::Plain(plain) => &mut plain[fetch.filled..fetch.filled + bytes.len()],
+        };
+        target.copy_from_slice(bytes);
+        fetch.filled += bytes.len();
+        if fetch.filled - fetch.answered_at >= ANSWER_STEP_BYTES && fetch.filled < fetch.length {
+            fetch.answered_at = fetch.filled;
+            let key = fetch.key;
+            self.answer_early(key);
+        }
+    }
+
+    /// Answers reads whose whole span lies in what has come of one chunk.
+    fn answer_early(&mut self, key: ChunkKey) {
+        let Some(fetch) = self.fetches.values().find(|fetch| fetch.key == key) else { return };
+        let begin = u64::from(key.index) * key.class.bytes() as u64;
+        let come = begin + fetch.filled as u64;
+        let filled = fetch.buffer.bytes(fetch.filled);
+        let reads = &mut self.reads;
+        self.flights.retain_waiters(&key, |&mut read| {
+            let Some(waiting) = reads.get(read) else { return false };
+            if waiting.offset < begin || waiting.end > come {
+                return true;
+            }
+            let waiting = reads.remove(read);
+            let from = usize::try_from(waiting.offset - begin).expect("within a frame");
+            let to = usize::try_from(waiting.end - begin).expect("within a frame");
+            waiting.reply.data(&filled[from..to]);
+            false
+        });
+    }
+
+    /// A chunk is all there, or will not come. True when the call was one of ours.
+    pub(super) fn on_done(&mut self, call: CallId, result: Result<(), &CallError>) -> bool {
+        let Some(fetch) = self.fetches.remove(&call) else { return false };
+        let waiters = self.flights.complete(&fetch.key);
+        if let Err(error) = result {
+            for read in waiters {
+                self.fail_read(read, errno_of(error));
+            }
+            return true;
+        }
+        let begin = u64::from(fetch.key.index) * fetch.key.class.bytes() as u64;
+        let come = begin + fetch.filled as u64;
+        // Kept under the version that was sent: the one asked for, unless the file changed under its readers.
+        let key = ChunkKey { version: fetch.found.map_or(fetch.key.version, |(_, version)| version), ..fetch.key };
+        let length = u32::try_from(fetch.filled).expect("bounded by a frame");
+        let plain = match fetch.buffer {
+            Buffer::Frame(frame) if length > 0 => Ok(self.l1.insert(key, frame, length)),
+            Buffer::Frame(_) => Err(Vec::new()),
+            Buffer::Plain(bytes) => Err(bytes),
+        };
+        for read in waiters {
+            let Some(waiting) = self.reads.get_mut(read) else { continue };
+            let end_here = waiting.end.min(begin + fetch.key.class.bytes() as u64);
+            // The file has become shorter than its reader knows: zeros or a short read would be bytes that never were.
+            if end_here > come {
+                self.fail_read(read, Errno::ESTALE);
+                continue;
+            }
+            match &plain {
+                Ok(frame) => {
+                    waiting.parts.insert(begin, frame.clone());
+                    waiting.missing -= 1;
+                    if waiting.missing == 0 {
+                        self.answer(read);
+                    }
+                }
+                // Not kept: only a read within this one chunk can be served; others are asked again by the kernel.
+                Err(bytes) if waiting.offset >= begin && waiting.end <= come => {
+                    let waiting = self.reads.remove(read);
+                    let from = usize::try_from(waiting.offset - begin).expect("within a frame");
+                    let to = usize::try_from(waiting.end - begin).expect("within a frame");
+                    waiting.reply.data(&bytes[from..to]);
+                }
+                Err(_) => self.fail_read(read, Errno::new(libc::ENOMEM)),
+            }
+        }
+        true
+    }
+
+    /// Every part of a read is there.
+    fn answer(&mut self, read: usize) {
+        let Read { reply, offset, end, parts, .. } = self.reads.remove(read);
+        let part = |begin: u64, frame: &Frame| {
+            let from = usize::try_from(offset.saturating_sub(begin)).expect("within a frame");
+            let to = usize::try_from((end - begin).min(frame.len() as u64)).expect("within a frame");
+            (from.min(to), to)
+        };
+        if parts.len() == 1
+            && let Some((&begin, frame)) = parts.first_key_value()
+        {
+            let (from, to) = part(begin, frame);
+            return if (to - from) as u64 == end - offset { reply.data(&frame[from..to]) } else { reply.error(Errno::ESTALE) };
+        }
+        self.gather.clear();
+        for (&begin, frame) in &parts {
+            let (from, to) = part(begin, frame);
+            self.gather.extend_from_slice(&frame[from..to]);
+        }
+        if self.gather.len() as u64 == end - offset { reply.data(&self.gather) } else { reply.error(Errno::ESTALE) }
+    }
+
+    fn fail_read(&mut self, read: usize, errno: Errno) {
+        if let Some(read) = self.reads.try_remove(read) {
+            read.reply.error(errno);
+        }
+    }
+
+    /// Every waiting read ends with this.
+    pub(super) fn fail_all(&mut self, errno: Errno) {
+        self.fetches.clear();
+        // Their waiters are in `reads` too.
+        drop(self.flights.complete_all());
+        for read in self.reads.drain() {
+            read.reply.error(errno);
+        }
+    }
+}
+
+/// Which frames a read's chunks go to: small for small files, and for small reads that jump about in large ones. Large
+/// reads are streams, whatever order the kernel's readahead sends them in.
+fn class_of(op: &ReadOp) -> FrameClass {
+    let jumps = !op.sequential && op.length < RANDOM_BYTES_MAX;
+    if op.size <= SMALL_FILE_BYTES_MAX || jumps { FrameClass::Small } else { FrameClass::Large }
+}
+
+/// The errno a program sees for a call that has no answer.
+pub(super) fn errno_of(error: &CallError) -> Errno {
+    match error {
+        CallError::Errno(errno) => Errno::new(*errno),
+        CallError::Stale => Errno::ESTALE,
+        CallError::TimedOut => Errno::new(libc::ETIMEDOUT),
+        CallError::HostDown => Errno::new(libc::EHOSTDOWN),
+        CallError::Busy => Errno::EBUSY,
+        CallError::Cancelled => Errno::ENOTCONN,
+        CallError::Over(crate::client::ClientError::Refused(..)) => Errno::new(libc::EACCES),
+        CallError::Over(_) => Errno::ENOTCONN,
+    }
+}

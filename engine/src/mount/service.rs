@@ -1,0 +1,303 @@
+//! The mount's shard: tree, cache and client, each fed with what the others want.
+
+use super::backend::ENDED;
+use super::fetch::{Fetches, errno_of};
+use crate::client::{Answer, Ask, CallError, CallId, Client, ClientError, FileKey, Output, Welcome};
+use crate::convert::attr_to_vfs;
+use crate::event::ServiceEvent;
+use crate::service::{FileRead, Service};
+use bytes::BytesMut;
+use cache::{L1Reader, L1Writer};
+use crossbeam_channel::Sender;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+use transport::wire::{INLINE_BYTES_MAX, PAGE_ENTRIES_MAX};
+use transport::{ConnId, Event, Node};
+use vfs::notifier::{Notifier, NoticeRefused};
+use vfs::{Call, Errno, HandleTable, Notice, Op, Tree, TreeOptions};
+
+/// Messages to a mount's shard.
+pub(super) enum MountMail {
+    /// The kernel asks.
+    Op(Op),
+    /// The folder is mounted: notices go here.
+    Mounted(Notifier),
+    /// Say goodbye and end.
+    Shutdown,
+}
+
+/// What the starter needs to mount the folder.
+pub(super) struct Joined {
+    pub(super) welcome: Welcome,
+    pub(super) handles: Arc<HandleTable>,
+    pub(super) l1: L1Reader,
+}
+
+/// Whom an answer of the host is for.
+enum Asker {
+    /// The tree.
+    Tree(vfs::CallId),
+    /// The tree, for an open; the bytes that came along are for the cache.
+    Open { call: vfs::CallId, fh: u64, id: vfs::FileId, data: Vec<u8> },
+}
+
+/// See the module.
+pub(super) struct MountService {
+    client: Client,
+    options: TreeOptions,
+    /// From the first welcome on.
+    tree: Option<Tree>,
+    fetches: Fetches,
+    l1: L1Reader,
+    askers: BTreeMap<CallId, Asker>,
+    /// The host's open file behind each of the tree's handles.
+    files: BTreeMap<u64, FileKey>,
+    notifier: Option<Notifier>,
+    /// A notice the notifier had no room for; those behind it wait in the tree.
+    notice: Option<Notice>,
+    /// Told once: the first welcome, or why there is none.
+    first: Option<Sender<Result<Joined, ClientError>>>,
+    events: Sender<ServiceEvent>,
+    over: bool,
+}
+
+impl MountService {
+    pub(super) fn new(client: Client, options: TreeOptions, l1: L1Writer, first: Sender<Result<Joined, ClientError>>, events: Sender<ServiceEvent>) -> Self {
+        Self {
+            client,
+            options,
+            tree: None,
+            l1: l1.reader(),
+            fetches: Fetches::new(l1),
+            askers: BTreeMap::new(),
+            files: BTreeMap::new(),
+            notifier: None,
+            notice: None,
+            first: Some(first),
+            events,
+            over: false,
+        }
+    }
+
+    fn tell(&self, event: ServiceEvent) {
+        if self.events.try_send(event).is_err() {
+            tracing::debug!("an event was dropped: nobody reads them");
+        }
+    }
+
+    /// Carries everything on until nobody has anything to say.
+    fn settle(&mut self, now: Instant, node: &mut Node) {
+        loop {
+            self.drain_client(now, node);
+            let Some(tree) = &mut self.tree else { return };
+            if let Some((call, what)) = tree.poll_call() {
+                self.on_call(now, node, call, what);
+            } else if let Some(read) = tree.poll_read() {
+                match self.files.get(&read.fh) {
+                    Some(&file) => self.fetches.read(now, &mut self.client, node, file, read),
+                    None => read.reply.error(Errno::EBADF),
+                }
+            } else if !self.send_notice() {
+                return;
+            }
+        }
+    }
+
+    /// Sends the next notice on; false when there is none or no room.
+    fn send_notice(&mut self) -> bool {
+        let waiting = self.notice.take().or_else(|| self.tree.as_mut().and_then(Tree::poll_notice));
+        let Some(notice) = waiting else { return false };
+        let Some(notifier) = &self.notifier else {
+            // Nothing is mounted yet, so no kernel holds anything to invalidate.
+            notice.complete();
+            return true;
+        };
+        match notifier.send(notice) {
+            Ok(()) => true,
+            Err(NoticeRefused::Ended(notice)) => {
+                notice.complete();
+                true
+            }
+            Err(NoticeRefused::Full(notice)) => {
+                self.notice = Some(notice);
+                false
+            }
+        }
+    }
+
+    fn on_call(&mut self, now: Instant, node: &mut Node, call: vfs::CallId, what: Call) {
+        let (ask, asker) = match what {
+            Call::Attr { path } => (Ask::Attr { path }, Asker::Tree(call)),
+            Call::Readlink { path } => (Ask::Readlink { path }, Asker::Tree(call)),
+            Call::List { path, cursor } => (Ask::List { path, cursor, entries_max: PAGE_ENTRIES_MAX }, Asker::Tree(call)),
+            Call::Statfs => (Ask::StatFs, Asker::Tree(call)),
+            Call::Open { fh, path, id } => {
+                (Ask::Open { path, inline_max: INLINE_BYTES_MAX, hash: false }, Asker::Open { call, fh, id, data: Vec::new() })
+            }
+            Call::Close { fh } => {
+                if let Some(file) = self.files.remove(&fh) {
+                    self.client.close_file(node, file);
+                }
+                return;
+            }
+        };
+        let id = self.client.call(now, node, ask);
+        self.askers.insert(id, asker);
+    }
+
+    fn drain_client(&mut self, now: Instant, node: &mut Node) {
+        while let Some(output) = self.client.poll_output() {
+            match output {
+                Output::Ready(welcome) => self.on_ready(*welcome),
+                Output::Lost { reason } => self.tell(ServiceEvent::HostLost { reason }),
+                Output::Failed(error) => {
+                    self.tell(ServiceEvent::Error { message: error.to_string() });
+                    if let Some(first) = self.first.take() {
+                        // A starter that gave up waiting needs no answer.
+                        let _ = first.send(Err(error));
+                    }
+                }
+                Output::Begin { call, length, size, version } => {
+                    if let Some(Asker::Open { data, .. }) = self.askers.get_mut(&call) {
+                        data.clear();
+                    } else if let Some(newer) = self.fetches.on_begin(call, length, size, version)
+                        && let Some(tree) = &mut self.tree
+                    {
+                        tree.handle_newer_attr(now, newer.ino, newer.size, newer.version);
+                    }
+                }
+                Output::Data { call, bytes } => match self.askers.get_mut(&call) {
+                    Some(Asker::Open { data, .. }) => data.extend_from_slice(&bytes),
+                    Some(Asker::Tree(_)) => {}
+                    None => self.fetches.on_data(call, &bytes),
+                },
+                Output::Done { call, result } => self.on_done(now, node, call, result),
+            }
+        }
+    }
+
+    fn on_ready(&mut self, welcome: Welcome) {
+        if welcome.again {
+            return self.tell(ServiceEvent::HostBack { address: welcome.address });
+        }
+        let tree = Tree::new(self.options, attr_to_vfs(&welcome.root));
+        let joined = Joined { welcome, handles: tree.handle_table(), l1: self.l1.clone() };
+        self.tree = Some(tree);
+        if let Some(first) = self.first.take() {
+            // As in `drain_client`.
+            let _ = first.send(Ok(joined));
+        }
+    }
+
+    fn on_done(&mut self, now: Instant, node: &mut Node, id: CallId, result: Result<Answer, CallError>) {
+        let Some(asker) = self.askers.remove(&id) else {
+            self.fetches.on_done(id, result.as_ref().map(|_| ()));
+            return;
+        };
+        let (call, answer) = match asker {
+            Asker::Tree(call) => (call, result.map_err(|error| errno_of(&error)).and_then(answer_to_vfs)),
+            Asker::Open { call, fh, id, data } => {
+                let answer = match result {
+                    Ok(Answer::Opened { file, attr, .. }) => {
+                        let attr = attr_to_vfs(&attr);
+                        if attr.id == id {
+                            self.files.insert(fh, file);
+                            self.fetches.insert_whole(attr.id.ino, attr.version, &data);
+                            Ok(vfs::Answer::Opened(attr))
+                        } else {
+                            self.client.close_file(node, file);
+                            Err(Errno::ESTALE)
+                        }
+                    }
+                    Ok(_) => Err(Errno::EIO),
+                    Err(error) => Err(errno_of(&error)),
+                };
+                (call, answer)
+            }
+        };
+        if let Some(tree) = &mut self.tree {
+            tree.handle_answer(now, call, answer);
+        }
+    }
+
+    fn end(&mut self, now: Instant, node: &mut Node) {
+        self.fetches.fail_all(ENDED);
+        if let Some(tree) = &mut self.tree {
+            tree.fail_all(ENDED);
+        }
+        self.client.close(now, node);
+        self.over = true;
+    }
+}
+
+fn answer_to_vfs(answer: Answer) -> Result<vfs::Answer, Errno> {
+    Ok(match answer {
+        Answer::Attr(attr) => vfs::Answer::Attr(attr_to_vfs(&attr)),
+        Answer::Link(target) => vfs::Answer::Link(target),
+        Answer::Page { entries, end } => {
+            let entry = |e: transport::wire::Entry| vfs::DirEntry { attr: attr_to_vfs(&e.attr), cookie: e.cookie, name: e.name };
+            vfs::Answer::Page { entries: entries.into_iter().map(entry).collect(), end }
+        }
+        Answer::StatFs(s) => vfs::Answer::Statfs(vfs::StatFs {
+            blocks: s.blocks,
+            blocks_free: s.blocks_free,
+            blocks_available: s.blocks_available,
+            files: s.files,
+            files_free: s.files_free,
+            block_size: u32::try_from(s.block_bytes).unwrap_or(u32::MAX),
+            fragment_size: u32::try_from(s.block_bytes).unwrap_or(u32::MAX),
+            name_bytes_max: s.name_bytes_max,
+        }),
+        Answer::Opened { .. } | Answer::Read { .. } | Answer::Hash { .. } => return Err(Errno::EIO),
+    })
+}
+
+impl Service for MountService {
+    type Mail = MountMail;
+
+    fn handle_event(&mut self, now: Instant, node: &mut Node, conn: ConnId, event: Event) {
+        self.client.handle_event(now, node, conn, event);
+        self.settle(now, node);
+    }
+
+    fn handle_mail(&mut self, now: Instant, node: &mut Node, mail: MountMail) {
+        match mail {
+            MountMail::Op(op) => {
+                // Without a tree nothing is mounted and nobody asks; a dropped op answers EIO.
+                if let Some(tree) = &mut self.tree {
+                    tree.handle_op(now, op);
+                }
+            }
+            MountMail::Mounted(notifier) => self.notifier = Some(notifier),
+            MountMail::Shutdown => self.end(now, node),
+        }
+        self.settle(now, node);
+    }
+
+    fn handle_file_read(&mut self, _: Instant, _: &mut Node, _: u64, _: io::Result<BytesMut>) {
+        unreachable!("a client reads no files through its ring");
+    }
+
+    fn handle_timeout(&mut self, now: Instant, node: &mut Node) {
+        self.client.handle_timeout(now, node);
+        self.settle(now, node);
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.client.poll_timeout()
+    }
+
+    fn poll_file_read(&mut self) -> Option<FileRead> {
+        None
+    }
+
+    fn may_leave(&mut self, _: Instant, _: &mut Node, _: ConnId) -> bool {
+        true
+    }
+
+    fn is_over(&self) -> bool {
+        self.over
+    }
+}

@@ -1,0 +1,208 @@
+//! Starting and ending a mount.
+
+use super::backend::MountBackend;
+use super::service::{Joined, MountMail, MountService};
+use crate::client::Client;
+use crate::error::{EngineError, ErrorKind};
+use crate::event::ServiceEvent;
+use crate::host::ShutdownHandle;
+use crate::io::MailSender;
+use crate::remote::{RemoteOptions, client_options, client_thread, remember};
+use crate::status::{ServiceKind, StatusServer};
+use cache::L1Config;
+use crossbeam_channel::{Receiver, bounded};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+use vfs::TreeOptions;
+use vfs::session::{FuseSession, MountError, SessionEnd};
+use vfs::unmount::{Lazy, UnmountError};
+
+/// Events that may wait for a reader before they are dropped.
+const EVENTS_MAX: usize = 4_096;
+
+/// How to mount a host's folder. No default: every field is a decision.
+#[derive(Debug)]
+pub struct MountOptions {
+    /// The host and how to join it.
+    pub remote: RemoteOptions,
+    /// Where to mount.
+    pub mountpoint: PathBuf,
+    /// Lets other users of this machine in, by the files' modes and owners.
+    pub allow_other: bool,
+    /// Bytes of chunks kept in memory.
+    pub ram_cache_bytes: u64,
+    /// The kernel's readahead in KiB; `None` is 4096 where permitted.
+    pub read_ahead_kb: Option<u32>,
+    /// Where the control socket lives.
+    pub runtime_dir: PathBuf,
+}
+
+/// A mounted folder. Dropping it unmounts.
+pub struct MountHandle {
+    session: Arc<FuseSession>,
+    shard: MountShard,
+    events: crossbeam_channel::Sender<ServiceEvent>,
+    _status: StatusServer,
+}
+
+/// The way to the mount's shard; dropping it ends the shard.
+struct MountShard {
+    mail: MailSender<MountMail>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl MountShard {
+    fn send(&self, mail: MountMail) {
+        let mut mail = mail;
+        while let Err(back) = self.mail.send(mail) {
+            if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
+                return;
+            }
+            mail = back;
+            std::thread::yield_now();
+        }
+    }
+
+    fn end(&mut self) {
+        self.send(MountMail::Shutdown);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the mount's shard panicked");
+        }
+    }
+}
+
+impl Drop for MountShard {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl MountHandle {
+    /// Something to unmount with from elsewhere; `wait` returns then.
+    pub fn shutdown_handle(&self) -> ShutdownHandle {
+        let session = Arc::clone(&self.session);
+        ShutdownHandle(Arc::new(move || {
+            if let Err(error) = session.unmount() {
+                tracing::error!(%error, "cannot unmount");
+            }
+        }))
+    }
+
+    /// Waits until the folder is unmounted, by whomever, and everything has ended.
+    ///
+    /// # Errors
+    /// When the mount ended by a failure.
+    pub fn wait(mut self) -> Result<(), EngineError> {
+        let end = self.session.wait();
+        self.shard.end();
+        let (result, reason) = match end {
+            SessionEnd::Unmounted => (Ok(()), "unmounted".to_owned()),
+            SessionEnd::Failed(reason) => (Err(EngineError::new(ErrorKind::Failed, format!("the mount failed: {reason}"))), reason),
+        };
+        // A reader that is gone needs no last word.
+        let _ = self.events.try_send(ServiceEvent::Stopped { reason });
+        result
+    }
+}
+
+/// Joins a host and mounts its folder.
+///
+/// Events come until `Stopped`; `MountReady` is among them when this returns.
+///
+/// # Errors
+/// [`EngineError`], by whose fault; nothing is left mounted then.
+pub fn start_mount(options: MountOptions) -> Result<(MountHandle, Receiver<ServiceEvent>), EngineError> {
+    let failed = |message: String| EngineError::new(ErrorKind::Failed, message);
+    let (client, node) = client_options(&options.remote)?;
+    let mut seed = [0; 8];
+    getrandom::fill(&mut seed).expect("the system's random source answers");
+    let config = L1Config { bytes_max: options.ram_cache_bytes, seed: u64::from_ne_bytes(seed) };
+    let (_, l1) = cache::l1(config).map_err(|error| EngineError::new(ErrorKind::Usage, error.to_string()))?;
+    if let Err(error) = crate::io::raise_descriptor_limit() {
+        tracing::debug!(%error, "the limit on open files stays low");
+    }
+
+    let (events, receiver) = bounded(EVENTS_MAX);
+    let (first, joined) = bounded(1);
+    let tree_options = TreeOptions { owner: owner(), ..TreeOptions::CLOSE_TO_OPEN };
+    let service_events = events.clone();
+    let make = move |_mail| MountService::new(Client::new(Instant::now(), client), tree_options, l1, first, service_events);
+    let (mail, thread) = client_thread::<MountService>("mount", &options.remote, node, make)?;
+    let shard = MountShard { mail, thread: Some(thread) };
+    let Joined { welcome, handles, l1 } = joined.recv().map_err(|_| failed("the mount's shard ended; please report it".into()))??;
+    remember(&options.remote.state_dir, &welcome)?;
+
+    let backend = Arc::new(MountBackend::new(shard.mail.clone(), l1.clone()));
+    let mount = vfs::session::MountOptions {
+        source: format!("wormhole:{}", welcome.share),
+        allow_other: options.allow_other,
+        read_ahead_kb: Some(options.read_ahead_kb.unwrap_or(READ_AHEAD_KB)),
+        ..vfs::session::MountOptions::new(&options.mountpoint)
+    };
+    let session = FuseSession::mount(mount, backend, handles).map_err(mount_error)?;
+    shard.send(MountMail::Mounted(session.notifier()));
+    let session = Arc::new(session);
+    let mountpoint = session.report().mountpoint.clone();
+
+    let (report_session, address, host, share) = (Arc::clone(&session), welcome.address, welcome.host.clone(), welcome.share.clone());
+    let report = move || {
+        let stats = l1.stats();
+        serde_json::json!({
+            "mountpoint": report_session.report().mountpoint, "address": address, "host": host, "share": share,
+            "cache": { "hits": stats.hits, "misses": stats.misses, "evictions": stats.evictions, "bytes": stats.bytes_resident },
+        })
+    };
+    let reload = || Err("a mount has nothing to reload".to_owned());
+    let status = StatusServer::start(&options.runtime_dir, ServiceKind::Mount, Box::new(report), Box::new(reload))
+        .map_err(|error| failed(format!("cannot open the control socket: {error}")))?;
+
+    let ready = ServiceEvent::MountReady { mountpoint, address: welcome.address, host: welcome.host, share: welcome.share };
+    // The channel was made above with room.
+    let _ = events.try_send(ready);
+    Ok((MountHandle { session, shard, events, _status: status }, receiver))
+}
+
+/// The kernel's readahead where nothing else is asked for: 4 MiB keeps 8 MiB in flight, enough for 10 Gbit/s x 6 ms.
+const READ_AHEAD_KB: u32 = 4_096;
+
+/// Whose the files are shown to be: the host's owners for root, who can tell them apart, else the mounting user's.
+fn owner() -> Option<(u32, u32)> {
+    let uid = rustix::process::geteuid();
+    (!uid.is_root()).then(|| (uid.as_raw(), rustix::process::getegid().as_raw()))
+}
+
+fn mount_error(error: MountError) -> EngineError {
+    let kind = match &error {
+        MountError::MountpointMissing(_) => ErrorKind::NotFound,
+        _ => ErrorKind::Failed,
+    };
+    let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+    EngineError::new(kind, format!("{error}{cause}"))
+}
+
+/// Unmounts a folder, whoever mounted it; lazily when it is in use.
+///
+/// # Errors
+/// [`EngineError`]: `NotFound` where no wormhole is mounted.
+pub fn unmount(mountpoint: &Path) -> Result<(), EngineError> {
+    match vfs::unmount::unmount(mountpoint, Lazy::No) {
+        Err(UnmountError::Busy(_)) => vfs::unmount::unmount(mountpoint, Lazy::Yes),
+        done => done,
+    }
+    .map_err(|error| {
+        let kind = if matches!(error, UnmountError::NotMounted(_)) { ErrorKind::NotFound } else { ErrorKind::Failed };
+        EngineError::new(kind, error.to_string())
+    })
+}
+
+/// The mount guard's whole life: waits until its standard input ends, then removes the mount if it is dead.
+///
+/// # Errors
+/// When a dead mount cannot be removed.
+pub fn run_mount_guard(mountpoint: &Path) -> Result<(), EngineError> {
+    vfs::guard::run_guard(mountpoint, std::io::stdin()).map(drop).map_err(|error| EngineError::new(ErrorKind::Failed, error.to_string()))
+}
