@@ -13,7 +13,7 @@
 //!        └─ L1Writer::insert ───▶ Frame ─▶ Flights::complete ─▶ every waiter gets a clone
 //! ```
 //!
-//! Read [`l1`] first (the cache and its protocol), then [`flight`] (single flight).
+//! Read [`mod@l1`] first (the cache and its protocol), then [`flight`] (single flight).
 
 pub mod flight;
 pub mod l1;

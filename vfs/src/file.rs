@@ -83,6 +83,19 @@ impl OpenFiles {
         }
     }
 
+    /// Tells all handles of one file what it has become.
+    ///
+    /// They always agree, so the first tells whether there is anything to do: a file that is open
+    /// ten thousand times costs nothing until it changes.
+    pub(crate) fn set_contents(&mut self, handles: &[u64], version: u64, size: u64) {
+        let first = handles.first().and_then(|&fh| self.files.get(fh));
+        if first.is_some_and(|file| (file.version, file.size) != (version, size)) {
+            for &fh in handles {
+                self.set_content(fh, version, size);
+            }
+        }
+    }
+
     pub(crate) fn remove(&mut self, fh: u64) -> Option<OpenFile> {
         let file = self.files.remove(fh)?;
         self.publisher.retract(fh);

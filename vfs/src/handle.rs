@@ -61,7 +61,7 @@ impl HandleTable {
         let slot = self.slots.get(arena::index(fh))?;
         for _ in 0..SNAPSHOT_TRIES_MAX {
             let before = slot.sequence.load(Ordering::Acquire);
-            if before % 2 == 0 {
+            if before.is_multiple_of(2) {
                 let found = slot.fh.load(Ordering::Relaxed);
                 let view = OpenView {
                     file: slot.file.load(Ordering::Relaxed),
@@ -122,7 +122,7 @@ impl HandlePublisher {
     fn write(&mut self, fh: u64, visible: u64, view: OpenView) {
         let slot = &self.table.slots[arena::index(fh)];
         let before = slot.sequence.load(Ordering::Relaxed);
-        debug_assert!(before % 2 == 0, "one writer at a time");
+        debug_assert!(before.is_multiple_of(2), "one writer at a time");
         slot.sequence
             .store(before.wrapping_add(1), Ordering::Relaxed);
         // Keeps the stores below from rising above the odd sequence.

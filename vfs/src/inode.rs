@@ -85,6 +85,10 @@ impl InodeTable {
         self.inodes.get_mut(&ino).ok_or(Errno::ESTALE)
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Inode> {
+        self.inodes.values()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.inodes.len()
     }

@@ -255,9 +255,7 @@ impl Tree {
         inode.seen.at = Some(now);
         inode.seen.is_whole = false;
         inode.cached_version = None;
-        for &fh in &inode.handles {
-            self.files.set_content(fh, version, size);
-        }
+        self.files.set_contents(&inode.handles, version, size);
         self.notify(ino, NoticeScope::Attr);
     }
 
@@ -311,6 +309,19 @@ impl Tree {
         self.inodes.check_invariants();
         self.files.check_invariants();
         self.listed.check_invariants();
+        for inode in self.inodes.iter() {
+            let Attr { version, size, .. } = inode.seen.attr;
+            for &fh in &inode.handles {
+                let file = self
+                    .files
+                    .get(fh)
+                    .expect("an inode lists open handles only");
+                assert_eq!(
+                    (file.id, file.version, file.size),
+                    (inode.id, version, size)
+                );
+            }
+        }
         for (_, dir) in self.dirs.iter() {
             dir.check_invariants();
         }

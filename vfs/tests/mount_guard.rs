@@ -34,8 +34,11 @@ fn a_killed_daemon_with_a_guard_leaves_nothing_mounted() {
                 .stdin(Stdio::piped())
                 .spawn()
                 .expect("a guard");
-            let _pipe = guard.stdin.take();
-            return serve(&mountpoint);
+            let pipe = guard.stdin.take();
+            serve(&mountpoint);
+            drop(pipe);
+            guard.wait().expect("it is ours to reap");
+            return;
         }
         None => {}
     }

@@ -90,10 +90,9 @@ impl Tree {
             at: Some(now),
             is_whole: true,
         };
+        self.files.set_contents(&inode.handles, version, size);
+        self.files.set_content(fh, version, size);
         inode.handles.push(fh);
-        for &fh in &inode.handles {
-            self.files.set_content(fh, version, size);
-        }
         if (known.version, known.size) == (version, size) {
             reply.opened(fh, keep_cache);
         } else {

@@ -152,9 +152,7 @@ impl Tree {
             return;
         };
         let Attr { version, size, .. } = inode.seen.attr;
-        for &fh in &inode.handles {
-            self.files.set_content(fh, version, size);
-        }
+        self.files.set_contents(&inode.handles, version, size);
         if inode.cached_version.is_some_and(|cached| cached != version) {
             inode.cached_version = None;
             self.notify(ino, NoticeScope::Data);

@@ -188,7 +188,9 @@ impl Backend for Server {
     fn submit(&self, op: Op) {
         let mailbox = self.mailbox.lock().expect("no panic under the lock");
         // An op that does not fit comes back in the error, and dropping it answers `EIO`.
-        let _refused = mailbox.as_ref().map(|mailbox| mailbox.try_send(op));
+        if let Some(mailbox) = mailbox.as_ref() {
+            let _refused = mailbox.try_send(op);
+        }
     }
 
     fn read_cached(&self, _: OpenView, _: u64, _: u32, reply: DataReply) -> Option<DataReply> {

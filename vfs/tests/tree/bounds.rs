@@ -88,7 +88,6 @@ fn open_files() {
     let (mut rig, file) = rig();
     let mut last = 0;
     for _ in 0..OPEN_FILES_MAX {
-        // Each open takes a turn over the file's handles only when its content changed.
         let (reply, receiver) = OpenReply::channel();
         feed(
             &mut rig,
@@ -98,10 +97,9 @@ fn open_files() {
                 reply,
             },
         );
-        // Left waiting, for handles are taken before the host answers.
+        // Answered in batches, as large as may wait.
         if rig.tree.pending_count() == CALLS_PENDING_MAX {
             while let Some((id, call)) = rig.tree.poll_call() {
-                // An empty answer of a wrong kind would give the handle back; refuse none.
                 let answer = rig.host.answer(&call).unwrap();
                 rig.tree.handle_answer(rig.now, id, answer);
             }

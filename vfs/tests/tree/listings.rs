@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vfs::{Answer, Call, DirEntry, DirReply, Errno, FileKind, Op, ROOT_INO};
+use vfs::{Answer, Call, DirEntry, DirReply, EntryReply, Errno, FileKind, Op, ROOT_INO};
 
 use super::host::Host;
 use super::rig::Rig;
@@ -62,7 +62,11 @@ fn each_entry_comes_once_whatever_the_buffer_and_the_pages() {
 fn offsets_work_on_any_handle_at_any_time() {
     let mut rig = rig(20);
     let dh = rig.opendir(ROOT_INO).unwrap();
-    let entries = rig.readdir(ROOT_INO, dh, 0, 4096).unwrap();
+    let mut entries = rig.readdir(ROOT_INO, dh, 0, 4096).unwrap();
+    while entries.len() < 22 {
+        let offset = entries[entries.len() - 1].offset;
+        entries.extend(rig.readdir(ROOT_INO, dh, offset, 4096).unwrap());
+    }
     let other = rig.opendir(ROOT_INO).unwrap();
     for (index, entry) in entries.iter().enumerate().rev() {
         for dh in [dh, other] {
@@ -85,6 +89,16 @@ fn the_first_page_is_asked_by_the_open_and_the_next_one_ahead() {
     rig.readdir(ROOT_INO, dh, two_dots_and_one[2].offset, ONE)
         .unwrap();
     assert_eq!(cursors(&rig.take_asked()), [], "asked already");
+}
+
+#[test]
+fn one_reply_takes_from_all_pages_held() {
+    let mut rig = rig(9);
+    let dh = rig.opendir(ROOT_INO).unwrap();
+    assert_eq!(rig.readdir(ROOT_INO, dh, 0, 3 * ONE).unwrap().len(), 3);
+    let entries = rig.readdir(ROOT_INO, dh, 2, 4096).unwrap();
+    let listed: Vec<_> = entries.into_iter().map(|entry| entry.name).collect();
+    assert_eq!(listed, names(6)[2..]);
 }
 
 #[test]
@@ -167,6 +181,31 @@ fn a_plain_listing_answers_the_lookups_after_it() {
     rig.pass(Duration::from_millis(1));
     rig.find(ROOT_INO, &name(4));
     assert_eq!(rig.take_asked().len(), 1);
+}
+
+#[test]
+fn a_listing_does_not_overrule_a_newer_lookup() {
+    let mut rig = rig(1);
+    let dh = rig.opendir(ROOT_INO).unwrap();
+    rig.host.unlink(ROOT_INO, &name(0));
+    let (reply, receiver) = EntryReply::channel();
+    rig.feed(Op::Lookup {
+        parent: ROOT_INO,
+        name: name(0),
+        reply,
+    });
+    // The page from before the removal is delivered while the lookup is under way.
+    let (reply, listed) = DirReply::channel(4096);
+    rig.feed(Op::Readdir {
+        ino: ROOT_INO,
+        dh,
+        offset: 0,
+        reply,
+    });
+    assert_eq!(listed.try_recv().unwrap().unwrap().len(), 3);
+    rig.settle();
+    assert_eq!(receiver.try_recv().unwrap().unwrap().attr, None);
+    assert_eq!(rig.lookup(ROOT_INO, &name(0)).unwrap().attr, None);
 }
 
 #[test]
@@ -313,11 +352,11 @@ fn a_page_that_does_not_advance_ends_the_listing() {
 /// ext4 gives its last entry the cookie 2^63 - 1.
 #[test]
 fn the_last_cookie_of_all_ends_a_listing() {
-    let mut rig = rig(3);
+    let mut rig = rig(4);
     let last = i64::MAX as u64;
-    rig.host.file(ROOT_INO).entries[2].2 = last;
+    rig.host.file(ROOT_INO).entries[3].2 = last;
     let dh = rig.opendir(ROOT_INO).unwrap();
-    assert_eq!(rig.list(ROOT_INO, dh, ONE), names(3));
+    assert_eq!(rig.list(ROOT_INO, dh, ONE), names(4));
     let other = rig.opendir(ROOT_INO).unwrap();
     assert_eq!(rig.readdir(ROOT_INO, other, last, 4096), Ok(vec![]));
     assert_eq!(cursors(&rig.take_asked()).last(), Some(&last));

@@ -128,8 +128,9 @@ impl Model {
                 }
             }
         }
-        let rig = Rig::new(host);
+        let mut rig = Rig::new(host);
         let changed_at = rig.now;
+        rig.pass(SETTLED);
         Self {
             rig,
             held: BTreeMap::new(),
