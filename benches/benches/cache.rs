@@ -4,10 +4,7 @@
 //! long as a reply would hold it (cloned out, one byte read, dropped). The rivals store `Bytes` and are told each
 //! value's weight. For an insertion each side obtains 64 KiB and writes one word per page: the L1 in a frame, the rivals
 //! in a fresh allocation, since that is what they would be given.
-#![allow(
-    missing_docs,
-    reason = "criterion's macros generate undocumented items"
-)]
+#![allow(missing_docs, reason = "criterion's macros generate undocumented items")]
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,12 +20,7 @@ const CHUNK_BYTES: usize = 64 << 10;
 const RESIDENT: u32 = 512;
 
 fn key(number: u32) -> ChunkKey {
-    ChunkKey {
-        file: u64::from(number % 13),
-        version: 1,
-        index: number,
-        class: FrameClass::Small,
-    }
+    ChunkKey { file: u64::from(number % 13), version: 1, index: number, class: FrameClass::Small }
 }
 
 /// The next number of a full-period sequence below `RESIDENT`.
@@ -37,10 +29,7 @@ fn step(number: u32) -> u32 {
 }
 
 fn dirty(bytes: &mut [u8], value: u8) {
-    bytes
-        .iter_mut()
-        .step_by(4096)
-        .for_each(|byte| *byte = value);
+    bytes.iter_mut().step_by(4096).for_each(|byte| *byte = value);
 }
 
 fn chunk(value: u8) -> Bytes {
@@ -99,11 +88,7 @@ fn put(writer: &mut L1Writer, key: ChunkKey) {
 }
 
 fn ours() -> (L1Reader, L1Writer) {
-    let (reader, mut writer) = l1(L1Config {
-        bytes_max: BUDGET_BYTES,
-        seed: 1,
-    })
-    .expect("64 MiB of address space");
+    let (reader, mut writer) = l1(L1Config { bytes_max: BUDGET_BYTES, seed: 1 }).expect("64 MiB of address space");
     (0..RESIDENT).for_each(|number| put(&mut writer, key(number)));
     (reader, writer)
 }
@@ -116,10 +101,7 @@ fn quick() -> QuickCache {
 }
 
 fn moka() -> Moka {
-    let cache = Moka::builder()
-        .max_capacity(BUDGET_BYTES)
-        .weigher(|_, value: &Bytes| value.len() as u32)
-        .build();
+    let cache = Moka::builder().max_capacity(BUDGET_BYTES).weigher(|_, value: &Bytes| value.len() as u32).build();
     (0..RESIDENT).for_each(|number| cache.insert(key(number), chunk(number as u8)));
     cache.run_pending_tasks();
     cache
@@ -128,14 +110,12 @@ fn moka() -> Moka {
 fn hit_one_thread(c: &mut Criterion) {
     fn run<C: Chunks>(c: &mut Criterion, name: &str, cache: C) {
         let mut number = 0;
-        c.benchmark_group("hit/1-thread")
-            .throughput(Throughput::Elements(1))
-            .bench_function(name, |b| {
-                b.iter(|| {
-                    number = step(number);
-                    black_box(cache.hit(&key(number)))
-                });
+        c.benchmark_group("hit/1-thread").throughput(Throughput::Elements(1)).bench_function(name, |b| {
+            b.iter(|| {
+                number = step(number);
+                black_box(cache.hit(&key(number)))
             });
+        });
     }
     run(c, "l1", ours().0);
     run(c, "quick_cache", quick());
@@ -148,34 +128,32 @@ fn hit_two_threads(c: &mut Criterion) {
         for (group, same) in [("hit/2-threads", false), ("hit/2-threads-one-chunk", true)] {
             let next = |number: u32| if same { 7 } else { step(number) };
             let beside = cache.clone();
-            c.benchmark_group(group)
-                .throughput(Throughput::Elements(1))
-                .bench_function(name, |b| {
-                    b.iter_custom(|iterations| {
-                        let (started, stop) = (AtomicBool::new(false), AtomicBool::new(false));
-                        std::thread::scope(|scope| {
-                            scope.spawn(|| {
-                                let mut number = RESIDENT / 2;
-                                while !stop.load(Ordering::Relaxed) {
-                                    number = next(number);
-                                    black_box(beside.hit(&key(number)));
-                                    started.store(true, Ordering::Relaxed);
-                                }
-                            });
-                            while !started.load(Ordering::Relaxed) {
-                                std::hint::spin_loop();
-                            }
-                            let (mut number, start) = (0, Instant::now());
-                            for _ in 0..iterations {
+            c.benchmark_group(group).throughput(Throughput::Elements(1)).bench_function(name, |b| {
+                b.iter_custom(|iterations| {
+                    let (started, stop) = (AtomicBool::new(false), AtomicBool::new(false));
+                    std::thread::scope(|scope| {
+                        scope.spawn(|| {
+                            let mut number = RESIDENT / 2;
+                            while !stop.load(Ordering::Relaxed) {
                                 number = next(number);
-                                black_box(cache.hit(&key(number)));
+                                black_box(beside.hit(&key(number)));
+                                started.store(true, Ordering::Relaxed);
                             }
-                            let elapsed = start.elapsed();
-                            stop.store(true, Ordering::Relaxed);
-                            elapsed
-                        })
-                    });
+                        });
+                        while !started.load(Ordering::Relaxed) {
+                            std::hint::spin_loop();
+                        }
+                        let (mut number, start) = (0, Instant::now());
+                        for _ in 0..iterations {
+                            number = next(number);
+                            black_box(cache.hit(&key(number)));
+                        }
+                        let elapsed = start.elapsed();
+                        stop.store(true, Ordering::Relaxed);
+                        elapsed
+                    })
                 });
+            });
         }
     }
     run(c, "l1", ours().0);
@@ -186,14 +164,12 @@ fn hit_two_threads(c: &mut Criterion) {
 fn miss(c: &mut Criterion) {
     fn run<C: Chunks>(c: &mut Criterion, name: &str, cache: C) {
         let mut number = 0;
-        c.benchmark_group("miss")
-            .throughput(Throughput::Elements(1))
-            .bench_function(name, |b| {
-                b.iter(|| {
-                    number = step(number);
-                    black_box(cache.hit(&key(number + RESIDENT)))
-                });
+        c.benchmark_group("miss").throughput(Throughput::Elements(1)).bench_function(name, |b| {
+            b.iter(|| {
+                number = step(number);
+                black_box(cache.hit(&key(number + RESIDENT)))
             });
+        });
     }
     run(c, "l1", ours().0);
     run(c, "quick_cache", quick());

@@ -1,9 +1,7 @@
 //! A train of datagrams over loopback and back, on both backends and in both sizes that matter.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use engine::io::{
-    Completion, Io, IoMode, IoOptions, TransmitTarget, Wait, bind_client, bind_group, open,
-};
+use engine::io::{Completion, Io, IoMode, IoOptions, TransmitTarget, Wait, bind_client, bind_group, open};
 use std::collections::VecDeque;
 use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,18 +19,12 @@ struct Pair {
 impl Pair {
     fn open(mode: IoMode) -> Self {
         let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let socket = bind_group(local, NonZeroU16::MIN)
-            .expect("a free port")
-            .remove(0);
+        let socket = bind_group(local, NonZeroU16::MIN).expect("a free port").remove(0);
         let server = open(mode, socket, IoOptions::STANDARD).expect("a server's door");
         let socket = bind_client(server.local_addr()).expect("a free port");
         let client = open(mode, socket, IoOptions::STANDARD).expect("a client's door");
         let inbox = VecDeque::new();
-        Self {
-            client,
-            server,
-            inbox,
-        }
+        Self { client, server, inbox }
     }
 
     fn round_trip(&mut self, payload: &[u8], stride: usize) {
@@ -47,15 +39,9 @@ impl Pair {
 fn send(io: &mut dyn Io, payload: &[u8], remote: SocketAddr, stride: usize) {
     let mut buffer = io.transmit_buffer().expect("one train at a time");
     buffer.payload.extend_from_slice(payload);
-    let target = TransmitTarget {
-        remote,
-        src_ip: None,
-        ecn: None,
-        segment_size: Some(stride),
-    };
+    let target = TransmitTarget { remote, src_ip: None, ecn: None, segment_size: Some(stride) };
     io.transmit(buffer, target);
-    io.turn(Wait::No, &|| false, &mut VecDeque::new())
-        .expect("a turn");
+    io.turn(Wait::No, &|| false, &mut VecDeque::new()).expect("a turn");
 }
 
 /// Receives `len` bytes, splitting each train as a QUIC endpoint would; returns the sender.

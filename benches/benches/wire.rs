@@ -2,7 +2,9 @@
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
-use transport::wire::{Attr, Entry, FileId, Frames, Kind, Message, RESPONSE_BYTES_MAX, Request, Response, Timestamp, encode};
+use transport::wire::{
+    Attr, Entry, FileId, Frames, Kind, Message, RESPONSE_BYTES_MAX, Request, Response, Timestamp, encode,
+};
 
 const PAGE_ENTRIES: usize = 512;
 
@@ -26,7 +28,11 @@ fn attr(ino: u64) -> Attr {
 }
 
 fn page() -> Response {
-    let entry = |n: usize| Entry { name: format!("frame.{n:06}.exr").into_bytes(), cookie: n as u64 + 1, attr: attr(n as u64 + 2) };
+    let entry = |n: usize| Entry {
+        name: format!("frame.{n:06}.exr").into_bytes(),
+        cookie: n as u64 + 1,
+        attr: attr(n as u64 + 2),
+    };
     Response::Page { entries: (0..PAGE_ENTRIES).map(entry).collect(), end: false }
 }
 
@@ -47,7 +53,9 @@ fn codec(criterion: &mut Criterion) {
     group.bench_function("decode/read", |b| b.iter(|| decode::<Request>(black_box(&request))));
     group.bench_function("decode/data", |b| b.iter(|| decode::<Response>(black_box(&head))));
     group.throughput(Throughput::Elements(PAGE_ENTRIES as u64));
-    group.bench_function("encode/page", |b| b.iter_batched(|| listing.clone(), |page| encode(&page), BatchSize::SmallInput));
+    group.bench_function("encode/page", |b| {
+        b.iter_batched(|| listing.clone(), |page| encode(&page), BatchSize::SmallInput)
+    });
     group.bench_function("decode/page", |b| b.iter(|| decode::<Response>(black_box(&page))));
     group.finish();
 }

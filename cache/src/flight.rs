@@ -56,9 +56,7 @@ pub struct Flights<K, W> {
 
 impl<K, W> Default for Flights<K, W> {
     fn default() -> Self {
-        Self {
-            open: BTreeMap::new(),
-        }
+        Self { open: BTreeMap::new() }
     }
 }
 
@@ -85,9 +83,7 @@ impl<K: Ord, W> Flights<K, W> {
                 flight.get_mut().push(waiter);
                 Ok(Joined::Follower)
             }
-            Entry::Vacant(_) if flights >= FLIGHTS_MAX => {
-                Err((FlightError::TooManyFlights, waiter))
-            }
+            Entry::Vacant(_) if flights >= FLIGHTS_MAX => Err((FlightError::TooManyFlights, waiter)),
             Entry::Vacant(vacant) => {
                 vacant.insert(vec![waiter]);
                 Ok(Joined::Leader)
@@ -176,11 +172,7 @@ mod tests {
         assert_eq!(flights.waiters(&7), ['a', 'b']);
         assert_eq!(flights.complete(&7), ['a', 'b']);
         assert_eq!(flights.complete(&7), []);
-        assert_eq!(
-            flights.join(7, 'd'),
-            Ok(Joined::Leader),
-            "a closed flight opens anew"
-        );
+        assert_eq!(flights.join(7, 'd'), Ok(Joined::Leader), "a closed flight opens anew");
     }
 
     #[test]
@@ -196,17 +188,10 @@ mod tests {
             }
             !arrived
         });
-        assert_eq!(
-            (served.as_slice(), flights.waiters(&"chunk")),
-            ([4096].as_slice(), [8192].as_slice())
-        );
+        assert_eq!((served.as_slice(), flights.waiters(&"chunk")), ([4096].as_slice(), [8192].as_slice()));
         flights.retain_waiters(&"chunk", |_| false);
         assert!(flights.is_open(&"chunk"));
-        assert_eq!(
-            flights.join("chunk", 1),
-            Ok(Joined::Follower),
-            "the fetch is still running"
-        );
+        assert_eq!(flights.join("chunk", 1), Ok(Joined::Follower), "the fetch is still running");
     }
 
     #[test]
@@ -216,10 +201,7 @@ mod tests {
             assert!(flights.join(1, waiter).is_ok());
         }
         let refused = flights.join(1, WAITERS_PER_FLIGHT_MAX);
-        assert_eq!(
-            refused,
-            Err((FlightError::TooManyWaiters, WAITERS_PER_FLIGHT_MAX))
-        );
+        assert_eq!(refused, Err((FlightError::TooManyWaiters, WAITERS_PER_FLIGHT_MAX)));
         assert_eq!(flights.complete(&1).len(), WAITERS_PER_FLIGHT_MAX);
     }
 
@@ -229,15 +211,9 @@ mod tests {
         for key in 0..FLIGHTS_MAX {
             assert_eq!(flights.join(key, ()), Ok(Joined::Leader));
         }
-        assert_eq!(
-            flights.join(FLIGHTS_MAX, ()),
-            Err((FlightError::TooManyFlights, ()))
-        );
+        assert_eq!(flights.join(FLIGHTS_MAX, ()), Err((FlightError::TooManyFlights, ())));
         assert_eq!(flights.join(0, ()), Ok(Joined::Follower));
-        assert!(
-            !flights.is_open(&FLIGHTS_MAX),
-            "a refusal leaves nothing behind"
-        );
+        assert!(!flights.is_open(&FLIGHTS_MAX), "a refusal leaves nothing behind");
         assert_eq!(flights.complete(&0).len(), 2);
         assert_eq!(flights.join(FLIGHTS_MAX, ()), Ok(Joined::Leader));
     }

@@ -19,6 +19,4 @@ pub mod flight;
 pub mod l1;
 
 pub use flight::{FLIGHTS_MAX, FlightError, Flights, Joined, WAITERS_PER_FLIGHT_MAX};
-pub use l1::{
-    ChunkKey, Frame, FrameClass, FrameMut, L1Config, L1Error, L1Reader, L1Stats, L1Writer, l1,
-};
+pub use l1::{ChunkKey, Frame, FrameClass, FrameMut, L1Config, L1Error, L1Reader, L1Stats, L1Writer, l1};

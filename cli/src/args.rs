@@ -26,8 +26,7 @@ Environment:
   NO_COLOR             no bold text";
 
 const TARGET_HELP: &str = "HOST[:PORT] or the wormhole:// link that `wormhole host` printed";
-const REMOTE_HELP: &str =
-    "HOST[:PORT][:PATH], or the wormhole:// link with #PATH; PATH is inside the share";
+const REMOTE_HELP: &str = "HOST[:PORT][:PATH], or the wormhole:// link with #PATH; PATH is inside the share";
 
 /// Any folder on one machine becomes a drive on another: encrypted, one command on each side.
 #[derive(Debug, Parser)]
@@ -388,10 +387,7 @@ mod tests {
     fn json_goes_anywhere() {
         for line in ["--json status", "status --json", "peers --json list"] {
             let words = std::iter::once("wormhole").chain(line.split(' '));
-            assert!(
-                Arguments::try_parse_from(words).unwrap().output.json,
-                "{line}"
-            );
+            assert!(Arguments::try_parse_from(words).unwrap().output.json, "{line}");
         }
     }
 }

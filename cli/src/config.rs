@@ -23,10 +23,7 @@ pub fn run(output: &Output, command: &ConfigCommand) -> Result<Exit, Failure> {
         }
         ConfigCommand::Set { key, value } => {
             let value = settings::set(&path, key, value)?;
-            output.event(
-                "Setting",
-                json!({"key": key, "value": value, "origin": "file"}),
-            )?;
+            output.event("Setting", json!({"key": key, "value": value, "origin": "file"}))?;
             output.say(&format!("{key} = {}", quote::text(&value)));
         }
         ConfigCommand::Show => {
@@ -44,10 +41,7 @@ pub fn run(output: &Output, command: &ConfigCommand) -> Result<Exit, Failure> {
             let Some((value, origin)) = settings.find(key)? else {
                 return Err(Failure::new(Exit::NotFound, format!("{key} is not set")));
             };
-            output.event(
-                "Setting",
-                json!({"key": key, "value": value, "origin": origin.to_string()}),
-            )?;
+            output.event("Setting", json!({"key": key, "value": value, "origin": origin.to_string()}))?;
             output.line(value)?;
         }
     }
@@ -55,9 +49,6 @@ pub fn run(output: &Output, command: &ConfigCommand) -> Result<Exit, Failure> {
 }
 
 fn show(output: &Output, key: &str, value: &str, origin: &str) -> Result<(), Failure> {
-    output.event(
-        "Setting",
-        json!({"key": key, "value": value, "origin": origin}),
-    )?;
+    output.event("Setting", json!({"key": key, "value": value, "origin": origin}))?;
     output.line(&format!("{key} = {}  # {origin}", quote::text(value)))
 }

@@ -62,10 +62,7 @@ pub fn launch(
     interrupts: Option<&Interrupts>,
     on_event: &mut dyn FnMut(&Value) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    assert!(
-        handover.len() <= HANDOVER_BYTES_MAX,
-        "a handover fits a pipe"
-    );
+    assert!(handover.len() <= HANDOVER_BYTES_MAX, "a handover fits a pipe");
     let deadline = Instant::now() + timeout;
     let mut child = command
         .stdin(Stdio::piped())
@@ -80,20 +77,20 @@ pub fn launch(
             exit_interrupted();
         });
     }
-    let outcome = hand_over(&mut child, handover)
-        .and_then(|stdout| await_ready(stdout, deadline, on_event))
-        .map_err(|error| match error {
-            AwaitError::Reported(failure) => failure,
-            AwaitError::TimedOut => Failure::failed(format!(
-                "the mount was not ready within {} s and was given up; see {}",
-                timeout.as_secs(),
-                log.display()
-            )),
-            AwaitError::Silent => Failure::failed(format!(
-                "the background process ended without a word; see {}",
-                log.display()
-            )),
-            AwaitError::Io(error) => Failure::io("cannot talk to the background process", &error),
+    let outcome =
+        hand_over(&mut child, handover).and_then(|stdout| await_ready(stdout, deadline, on_event)).map_err(|error| {
+            match error {
+                AwaitError::Reported(failure) => failure,
+                AwaitError::TimedOut => Failure::failed(format!(
+                    "the mount was not ready within {} s and was given up; see {}",
+                    timeout.as_secs(),
+                    log.display()
+                )),
+                AwaitError::Silent => {
+                    Failure::failed(format!("the background process ended without a word; see {}", log.display()))
+                }
+                AwaitError::Io(error) => Failure::io("cannot talk to the background process", &error),
+            }
         });
     if outcome.is_err() {
         // Ended or not, it is reaped; its mount guard unmounts what it may have mounted.
@@ -114,21 +111,13 @@ pub fn open_log(state_dir: &Path, mountpoint: &Path) -> Result<(File, PathBuf), 
     let folder = state_dir.join("logs");
     let path = folder.join(log_name(mountpoint));
     let open = || {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&folder)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
         if std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() > LOG_BYTES_MAX) {
             std::fs::rename(&path, path.with_extension("log.old"))?;
         }
-        OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(&path)
+        OpenOptions::new().append(true).create(true).mode(0o600).open(&path)
     };
-    let file =
-        open().map_err(|error| Failure::io(format!("cannot open {}", path.display()), &error))?;
+    let file = open().map_err(|error| Failure::io(format!("cannot open {}", path.display()), &error))?;
     Ok((file, path))
 }
 
@@ -156,16 +145,13 @@ pub fn read_handover<T: for<'de> Deserialize<'de>>(source: impl Read) -> Result<
         return Err(Failure::usage("the parameters are too long"));
     }
     // The error would repeat part of what may be a code.
-    serde_json::from_slice(&bytes)
-        .map_err(|_| Failure::usage("this command is started by `wormhole mount` alone"))
+    serde_json::from_slice(&bytes).map_err(|_| Failure::usage("this command is started by `wormhole mount` alone"))
 }
 
 /// The child's part: says one line; `false` when the parent is gone.
 pub fn report(event: &Value) -> bool {
     let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{event}")
-        .and_then(|()| stdout.flush())
-        .is_ok()
+    writeln!(stdout, "{event}").and_then(|()| stdout.flush()).is_ok()
 }
 
 /// The child's part: lets go of stdin and stdout, so that the parent's pipes close.
@@ -174,10 +160,7 @@ pub fn report(event: &Value) -> bool {
 /// When /dev/null cannot be opened.
 pub fn close_report() -> Result<(), Failure> {
     let close = || {
-        let null = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open("/dev/null")?;
+        let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
         rustix::stdio::dup2_stdin(&null)?;
         rustix::stdio::dup2_stdout(&null)?;
         Ok(())
@@ -330,11 +313,7 @@ mod tests {
     fn a_silent_end_and_a_hang_are_told_apart() {
         for (script, timeout_ms, part) in [
             ("exit 7", 30_000, "without a word"),
-            (
-                "cat >/dev/null; echo noise; exit 0",
-                30_000,
-                "without a word",
-            ),
+            ("cat >/dev/null; echo noise; exit 0", 30_000, "without a word"),
             ("exec sleep 600", 100, "not ready"),
         ] {
             let failure = launch_script(script, timeout_ms).0.unwrap_err();
@@ -351,18 +330,12 @@ mod tests {
         assert!(!failure.message.contains("hunter2"));
         let long = vec![b' '; HANDOVER_BYTES_MAX + 1];
         assert!(read_handover::<Value>(long.as_slice()).is_err());
-        assert_eq!(
-            read_handover::<Value>(b"{\"a\":1}".as_slice()).unwrap()["a"],
-            1
-        );
+        assert_eq!(read_handover::<Value>(b"{\"a\":1}".as_slice()).unwrap()["a"], 1);
     }
 
     #[test]
     fn logs_are_named_after_mountpoints() {
-        assert_eq!(
-            log_name(Path::new("/mnt/my shots")),
-            "mount-mnt-my-shots.log"
-        );
+        assert_eq!(log_name(Path::new("/mnt/my shots")), "mount-mnt-my-shots.log");
         let long = log_name(Path::new(&format!("/mnt/{}x", "\u{e4}".repeat(300))));
         assert!(long.len() < 120 && long.ends_with("x.log"), "{long}");
     }
@@ -372,8 +345,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mountpoint = Path::new("/mnt/a");
         let (mut file, path) = open_log(dir.path(), mountpoint).unwrap();
-        file.write_all(&vec![b'x'; LOG_BYTES_MAX as usize + 1])
-            .unwrap();
+        file.write_all(&vec![b'x'; LOG_BYTES_MAX as usize + 1]).unwrap();
         let (again, _) = open_log(dir.path(), mountpoint).unwrap();
         assert_eq!(again.metadata().unwrap().len(), 0);
         assert!(path.with_extension("log.old").exists());

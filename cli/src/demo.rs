@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use engine::{
-    GetOptions, HostHandle, HostOptions, IoMode, MountHandle, MountOptions, Receiver, Remote,
-    RemoteOptions, ServiceEvent, ShutdownHandle,
+    GetOptions, HostHandle, HostOptions, IoMode, MountHandle, MountOptions, Receiver, Remote, RemoteOptions,
+    ServiceEvent, ShutdownHandle,
 };
 use serde_json::json;
 use signal::JoinCode;
@@ -56,25 +56,15 @@ pub fn run(context: &Context<'_>, arguments: DemoArguments) -> Result<Exit, Fail
     let large_bytes = u64::from(arguments.size_mb) * MIB;
     let cancel = Arc::new(AtomicBool::new(false));
     let on_signal = Arc::clone(&cancel);
-    context
-        .interrupts
-        .arm(move || on_signal.store(true, Ordering::Relaxed));
+    context.interrupts.arm(move || on_signal.store(true, Ordering::Relaxed));
     let temp = tempfile::Builder::new()
         .prefix("wormhole-demo-")
         .tempdir()
         .map_err(|error| Failure::io("cannot make a temporary folder", &error))?;
-    let outcome = require_room(temp.path(), large_bytes).and_then(|()| {
-        Demo {
-            output: context.output,
-            root: temp.path(),
-            cancel: &cancel,
-        }
-        .run(large_bytes)
-    });
+    let outcome = require_room(temp.path(), large_bytes)
+        .and_then(|()| Demo { output: context.output, root: temp.path(), cancel: &cancel }.run(large_bytes));
     let outcome = match outcome {
-        Err(_) if cancel.load(Ordering::Relaxed) => {
-            Err(Failure::new(Exit::Interrupted, "interrupted"))
-        }
+        Err(_) if cancel.load(Ordering::Relaxed) => Err(Failure::new(Exit::Interrupted, "interrupted")),
         other => other,
     };
     let removed = remove(temp);
@@ -92,8 +82,7 @@ impl Demo<'_> {
     fn run(&self, large_bytes: u64) -> Result<(), Failure> {
         let source = self.root.join("source");
         let mountpoint = self.root.join("mnt");
-        fs::create_dir(&mountpoint)
-            .map_err(|error| Failure::io("cannot make the mountpoint", &error))?;
+        fs::create_dir(&mountpoint).map_err(|error| Failure::io("cannot make the mountpoint", &error))?;
         let began = Instant::now();
         let tree = Tree::create(&source, large_bytes, self.cancel)?;
         self.step("made", &tree, began)?;
@@ -102,12 +91,8 @@ impl Demo<'_> {
         let began = Instant::now();
         let mount = self.mount(address, &code, &mountpoint)?;
         let mount_us = elapsed_us(began);
-        self.output.event(
-            "DemoStep",
-            json!({"step": "mounted", "elapsed_us": mount_us}),
-        )?;
-        self.output
-            .say(&format!("mounted in {mount_us} us over {address}"));
+        self.output.event("DemoStep", json!({"step": "mounted", "elapsed_us": mount_us}))?;
+        self.output.say(&format!("mounted in {mount_us} us over {address}"));
 
         let began = Instant::now();
         tree.verify_small(&mountpoint, self.cancel)?;
@@ -123,12 +108,7 @@ impl Demo<'_> {
 
         let began = Instant::now();
         tree.verify_large(&mountpoint, self.cancel)?;
-        self.rate(
-            "read_large",
-            "read the large file through the mount",
-            large_bytes,
-            began,
-        )?;
+        self.rate("read_large", "read the large file through the mount", large_bytes, began)?;
         mount.stop()?;
 
         let began = Instant::now();
@@ -139,10 +119,7 @@ impl Demo<'_> {
         tree.verify_large(&copy, self.cancel)?;
         host.stop()?;
 
-        self.output.event(
-            "DemoFinished",
-            json!({"files": tree.files(), "bytes": tree.bytes()}),
-        )?;
+        self.output.event("DemoFinished", json!({"files": tree.files(), "bytes": tree.bytes()}))?;
         self.output.line(&format!(
             "demo: {} files, {} bytes, through the mount and with get: every byte matched",
             tree.files(),
@@ -169,12 +146,7 @@ impl Demo<'_> {
         Ok((host, address, code))
     }
 
-    fn mount(
-        &self,
-        address: SocketAddr,
-        code: &JoinCode,
-        mountpoint: &Path,
-    ) -> Result<Service<MountHandle>, Failure> {
+    fn mount(&self, address: SocketAddr, code: &JoinCode, mountpoint: &Path) -> Result<Service<MountHandle>, Failure> {
         let guard = Guard::start(mountpoint)?;
         let (handle, events) = engine::start_mount(MountOptions {
             remote: self.remote("client-state", address, code),
@@ -204,16 +176,10 @@ impl Demo<'_> {
 
     fn get(&self, address: SocketAddr, code: &JoinCode, copy: &Path) -> Result<(), Failure> {
         let remote = Remote::connect(self.remote("client-state", address, code))?;
-        let options = GetOptions {
-            source: Vec::new(),
-            target: copy.to_owned(),
-        };
+        let options = GetOptions { source: Vec::new(), target: copy.to_owned() };
         let summary = engine::get(&remote, options, &mut |_| {}, self.cancel)?;
         match summary.skipped.first() {
-            Some(name) => Err(Failure::failed(format!(
-                "get skipped {}",
-                quote::text(name)
-            ))),
+            Some(name) => Err(Failure::failed(format!("get skipped {}", quote::text(name)))),
             None => Ok(()),
         }
     }
@@ -244,10 +210,7 @@ impl Demo<'_> {
 
     fn rate(&self, step: &str, what: &str, bytes: u64, began: Instant) -> Result<(), Failure> {
         let elapsed = began.elapsed();
-        self.output.event(
-            "DemoStep",
-            json!({"step": step, "bytes": bytes, "elapsed_us": elapsed_us(began)}),
-        )?;
+        self.output.event("DemoStep", json!({"step": step, "bytes": bytes, "elapsed_us": elapsed_us(began)}))?;
         self.output.say(&format!(
             "{what}: {bytes} bytes in {elapsed:.2?}, {:.2} GB/s",
             bytes as f64 / elapsed.as_secs_f64() / 1e9
@@ -283,18 +246,8 @@ impl Wait for MountHandle {
 }
 
 impl<H: Wait> Service<H> {
-    fn new(
-        handle: H,
-        events: Receiver<ServiceEvent>,
-        shutdown: ShutdownHandle,
-        guard: Option<Guard>,
-    ) -> Self {
-        Self {
-            handle: Some(handle),
-            events,
-            shutdown,
-            _guard: guard,
-        }
+    fn new(handle: H, events: Receiver<ServiceEvent>, shutdown: ShutdownHandle, guard: Option<Guard>) -> Self {
+        Self { handle: Some(handle), events, shutdown, _guard: guard }
     }
 
     fn stop(mut self) -> Result<(), Failure> {
@@ -346,17 +299,13 @@ fn remove(temp: tempfile::TempDir) -> Result<(), Failure> {
             kept.join("mnt").display()
         )));
     }
-    temp.close()
-        .map_err(|error| Failure::io("cannot remove the temporary folder", &error))
+    temp.close().map_err(|error| Failure::io("cannot remove the temporary folder", &error))
 }
 
 /// Whether `path`, a name without white space, is in the list of mounts.
 fn is_mounted(path: &Path) -> bool {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    mounts
-        .lines()
-        .filter_map(|line| line.split(' ').nth(1))
-        .any(|mounted| Path::new(mounted) == path)
+    mounts.lines().filter_map(|line| line.split(' ').nth(1)).any(|mounted| Path::new(mounted) == path)
 }
 
 fn elapsed_us(began: Instant) -> u64 {

@@ -13,20 +13,13 @@ use crate::settings::Settings;
 /// # Errors
 /// When the findings cannot be printed.
 pub fn run(output: &Output, settings: &Settings) -> Result<Exit, Failure> {
-    let port = settings
-        .number("port")
-        .and_then(|port| u16::try_from(port).ok());
-    let findings = with_this_machine(port.unwrap_or(signal::DEFAULT_PORT), |machine| {
-        doctor::examine(&machine)
-    });
+    let port = settings.number("port").and_then(|port| u16::try_from(port).ok());
+    let findings = with_this_machine(port.unwrap_or(signal::DEFAULT_PORT), |machine| doctor::examine(&machine));
     for finding in &findings {
         output.event("Finding", finding)?;
         output.line(&lines(finding))?;
     }
-    if findings
-        .iter()
-        .any(|finding| finding.status == Status::Fail)
-    {
+    if findings.iter().any(|finding| finding.status == Status::Fail) {
         return Ok(Exit::Failed);
     }
     Ok(Exit::Ok)
@@ -37,9 +30,7 @@ pub fn run(output: &Output, settings: &Settings) -> Result<Exit, Failure> {
 /// # Errors
 /// One sentence that names everything missing.
 pub fn require_fuse() -> Result<(), Failure> {
-    let findings = with_this_machine(signal::DEFAULT_PORT, |machine| {
-        doctor::fuse::requirements(&machine)
-    });
+    let findings = with_this_machine(signal::DEFAULT_PORT, |machine| doctor::fuse::requirements(&machine));
     let missing: Vec<String> = findings
         .into_iter()
         .filter(|finding| finding.status == Status::Fail)
@@ -48,11 +39,7 @@ pub fn require_fuse() -> Result<(), Failure> {
             format!("{}; to fix it: {remedy}", finding.detail)
         })
         .collect();
-    if missing.is_empty() {
-        Ok(())
-    } else {
-        Err(Failure::failed(missing.join(". ")))
-    }
+    if missing.is_empty() { Ok(()) } else { Err(Failure::failed(missing.join(". "))) }
 }
 
 fn with_this_machine<T>(port: u16, look: impl FnOnce(Surroundings<'_>) -> T) -> T {
@@ -67,10 +54,7 @@ fn with_this_machine<T>(port: u16, look: impl FnOnce(Surroundings<'_>) -> T) -> 
 }
 
 fn lines(finding: &Finding) -> String {
-    let mut text = format!(
-        "{:<4}  {}: {}",
-        finding.status, finding.name, finding.detail
-    );
+    let mut text = format!("{:<4}  {}: {}", finding.status, finding.name, finding.detail);
     if let Some(remedy) = &finding.remedy {
         text.push_str("\n      fix: ");
         text.push_str(remedy);
@@ -90,9 +74,6 @@ mod tests {
             detail: "missing".into(),
             remedy: Some("install it".into()),
         };
-        assert_eq!(
-            lines(&finding),
-            "fail  FUSE device: missing\n      fix: install it"
-        );
+        assert_eq!(lines(&finding), "fail  FUSE device: missing\n      fix: install it");
     }
 }

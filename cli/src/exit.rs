@@ -63,10 +63,7 @@ pub struct Failure {
 impl Failure {
     /// Creates a failure.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self {
-            exit,
-            message: message.into(),
-        }
+        Self { exit, message: message.into() }
     }
 
     /// Creates a failure that the arguments caused.
@@ -129,12 +126,9 @@ mod tests {
 
     #[test]
     fn causes_are_told_once() {
-        let error = EngineError::new(ErrorKind::Network, "studio does not answer")
-            .caused_by(io::Error::other("no route"));
-        assert_eq!(
-            Failure::from(error),
-            Failure::new(Exit::Network, "studio does not answer: no route")
-        );
+        let error =
+            EngineError::new(ErrorKind::Network, "studio does not answer").caused_by(io::Error::other("no route"));
+        assert_eq!(Failure::from(error), Failure::new(Exit::Network, "studio does not answer: no route"));
     }
 
     #[test]

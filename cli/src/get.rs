@@ -31,27 +31,16 @@ pub fn run(context: &Context<'_>, arguments: &GetArguments) -> Result<Exit, Fail
     let remote = Destination::new(context, source.target, &arguments.remote)?.connect(context)?;
     let cancel = Arc::new(AtomicBool::new(false));
     let on_signal = Arc::clone(&cancel);
-    context
-        .interrupts
-        .arm(move || on_signal.store(true, Ordering::Relaxed));
-    let options = GetOptions {
-        source: source.subpath.as_bytes().to_owned(),
-        target: arguments.target.clone(),
-    };
+    context.interrupts.arm(move || on_signal.store(true, Ordering::Relaxed));
+    let options = GetOptions { source: source.subpath.as_bytes().to_owned(), target: arguments.target.clone() };
     let mut display = Display::new(context.output);
-    let outcome = engine::get(
-        &remote,
-        options,
-        &mut |progress| display.show(&progress),
-        &cancel,
-    );
+    let outcome = engine::get(&remote, options, &mut |progress| display.show(&progress), &cancel);
     display.clear();
     match outcome {
         Ok(summary) => finish(context.output, arguments.target.as_os_str(), &summary),
-        Err(_) if cancel.load(Ordering::Relaxed) => Err(Failure::new(
-            Exit::Interrupted,
-            "interrupted; the same command goes on from here",
-        )),
+        Err(_) if cancel.load(Ordering::Relaxed) => {
+            Err(Failure::new(Exit::Interrupted, "interrupted; the same command goes on from here"))
+        }
         Err(error) => Err(error.into()),
     }
 }
@@ -89,19 +78,13 @@ struct Display<'a> {
 impl<'a> Display<'a> {
     fn new(output: &'a Output) -> Self {
         let bar = if output.is_watched() && std::io::stdout().is_terminal() {
-            let style = ProgressStyle::with_template(
-                "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} {msg}",
-            );
+            let style = ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} {msg}");
             ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr())
                 .with_style(style.expect("the template is well formed"))
         } else {
             ProgressBar::hidden()
         };
-        Self {
-            output,
-            bar,
-            last_line: Instant::now(),
-        }
+        Self { output, bar, last_line: Instant::now() }
     }
 
     fn show(&mut self, progress: &GetProgress) {
@@ -139,12 +122,7 @@ impl<'a> Display<'a> {
 }
 
 fn files(progress: &GetProgress) -> String {
-    format!(
-        "{}/{}{} files",
-        progress.files_done,
-        progress.files_total,
-        if progress.listing { "+" } else { "" }
-    )
+    format!("{}/{}{} files", progress.files_done, progress.files_total, if progress.listing { "+" } else { "" })
 }
 
 #[cfg(test)]
@@ -153,12 +131,7 @@ mod tests {
 
     #[test]
     fn totals_that_still_grow_are_marked() {
-        let mut progress = GetProgress {
-            files_done: 3,
-            files_total: 7,
-            listing: true,
-            ..GetProgress::default()
-        };
+        let mut progress = GetProgress { files_done: 3, files_total: 7, listing: true, ..GetProgress::default() };
         assert_eq!(files(&progress), "3/7+ files");
         progress.listing = false;
         assert_eq!(files(&progress), "3/7 files");

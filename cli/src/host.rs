@@ -19,9 +19,7 @@ use crate::secret::{self, Sources};
 /// What keeps the folder from being served, or ended the service.
 pub fn run(context: &Context<'_>, arguments: HostArguments) -> Result<Exit, Failure> {
     if arguments.allow_write {
-        return Err(Failure::usage(
-            "--allow-write: not yet: shares are read-only",
-        ));
+        return Err(Failure::usage("--allow-write: not yet: shares are read-only"));
     }
     if arguments.signal.signal.is_some() {
         return Err(Failure::usage(
@@ -33,9 +31,7 @@ pub fn run(context: &Context<'_>, arguments: HostArguments) -> Result<Exit, Fail
     }
     let options = HostOptions {
         bind: bind(context, arguments.bind),
-        name: arguments
-            .name
-            .or_else(|| context.settings.text("name").map(str::to_owned)),
+        name: arguments.name.or_else(|| context.settings.text("name").map(str::to_owned)),
         code: chosen_code(context, arguments.code.code, arguments.code.code_file)?,
         path: arguments.path,
         shards: arguments.shards,
@@ -53,6 +49,9 @@ pub fn run(context: &Context<'_>, arguments: HostArguments) -> Result<Exit, Fail
         if is_read && context.output.value(&output::event_value(&event)).is_err() {
             is_read = false;
             tracing::warn!("nobody reads the events any more; serving on");
+        }
+        if matches!(event, ServiceEvent::Stopped { .. }) {
+            break;
         }
     }
     handle.wait()?;
@@ -83,24 +82,13 @@ fn chosen_code(
             JoinCode::chosen(&text).map_err(|error| Failure::usage(format!("--code: {error}")))
         })
         .transpose()?;
-    Sources {
-        argument,
-        file: file.as_deref(),
-        environment: context.environment.text()?,
-    }
-    .first(JoinCode::chosen)
+    Sources { argument, file: file.as_deref(), environment: context.environment.text()? }.first(JoinCode::chosen)
 }
 
 fn print_event(output: &Output, event: &ServiceEvent) {
     let text = quote::text;
     match event {
-        ServiceEvent::HostStarted {
-            path,
-            address,
-            shards,
-            io,
-            name,
-        } => output.say(&format!(
+        ServiceEvent::HostStarted { path, address, shards, io, name } => output.say(&format!(
             "Serving {} as {} on {address} ({shards} shards, {io}); Ctrl-C ends it",
             quote::name(path.as_os_str().as_encoded_bytes()),
             output.bold(&text(name)),
@@ -113,18 +101,10 @@ fn print_event(output: &Output, event: &ServiceEvent) {
                 if let Some(picture) = qr_picture(link) {
                     output.say(&picture);
                 }
-                output.say(&format!(
-                    "On the other machine: wormhole mount '{}' MOUNTPOINT",
-                    text(link)
-                ));
+                output.say(&format!("On the other machine: wormhole mount '{}' MOUNTPOINT", text(link)));
             }
         }
-        ServiceEvent::PeerConnected {
-            name,
-            address,
-            enrolled,
-            ..
-        } => output.say(&format!(
+        ServiceEvent::PeerConnected { name, address, enrolled, .. } => output.say(&format!(
             "{} came in from {address}{}",
             output.bold(&text(name)),
             if *enrolled { " for the first time" } else { "" }
@@ -139,9 +119,7 @@ fn print_event(output: &Output, event: &ServiceEvent) {
             output.say(&text(message));
         }
         ServiceEvent::Stopped { reason } => output.say(&format!("Stopped: {}", text(reason))),
-        ServiceEvent::MountReady { .. }
-        | ServiceEvent::HostLost { .. }
-        | ServiceEvent::HostBack { .. } => {}
+        ServiceEvent::MountReady { .. } | ServiceEvent::HostLost { .. } | ServiceEvent::HostBack { .. } => {}
     }
 }
 
@@ -167,11 +145,7 @@ mod tests {
         let widths: Vec<usize> = picture.lines().map(|line| line.chars().count()).collect();
         assert!(widths.iter().all(|&width| width == widths[0]));
         assert_eq!(widths.len(), widths[0].div_ceil(2));
-        assert!(
-            picture
-                .chars()
-                .all(|c| " \u{2580}\u{2584}\u{2588}\n".contains(c))
-        );
+        assert!(picture.chars().all(|c| " \u{2580}\u{2584}\u{2588}\n".contains(c)));
         assert_eq!(qr_picture(&"x".repeat(4000)), None);
     }
 }

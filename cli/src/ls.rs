@@ -22,20 +22,14 @@ const PRINT_BYTES: usize = 64 << 10;
 /// What the engine reports.
 pub fn run(context: &Context<'_>, arguments: &LsArguments) -> Result<Exit, Failure> {
     if arguments.zero && context.output.json {
-        return Err(Failure::usage(
-            "--zero prints raw names and --json objects; give one",
-        ));
+        return Err(Failure::usage("--zero prints raw names and --json objects; give one"));
     }
     let source = remote::parse(&arguments.source)?;
     let path = source.subpath;
     let remote = Destination::new(context, source.target, &arguments.remote)?.connect(context)?;
     let attr = remote.attr(path.as_bytes())?;
     let is_folder = attr.kind == RemoteKind::Directory;
-    let mut entries = if is_folder {
-        remote.list(path.as_bytes())?
-    } else {
-        vec![(path.as_bytes().to_owned(), attr)]
-    };
+    let mut entries = if is_folder { remote.list(path.as_bytes())? } else { vec![(path.as_bytes().to_owned(), attr)] };
     entries.sort_by(|(a, _), (b, _)| a.cmp(b));
     let style = Style {
         is_json: context.output.json,
@@ -67,10 +61,7 @@ pub fn run(context: &Context<'_>, arguments: &LsArguments) -> Result<Exit, Failu
 
 /// Where a link points; a link that vanished meanwhile is listed without.
 fn link_target(output: &Output, remote: &Remote, path: &[u8]) -> Option<Vec<u8>> {
-    remote
-        .readlink(path)
-        .map_err(|error| output.say(&format!("{}: {error}", quote::name(path))))
-        .ok()
+    remote.readlink(path).map_err(|error| output.say(&format!("{}: {error}", quote::name(path)))).ok()
 }
 
 /// How one entry is written.
@@ -194,15 +185,11 @@ mod tests {
         size: 3,
         mtime_s: 0,
         mtime_ns: 0,
+        version: 1,
     };
 
     fn written(is_json: bool, is_long: bool, is_raw: bool, terminator: u8) -> Vec<u8> {
-        let style = Style {
-            is_json,
-            is_long,
-            is_raw,
-            terminator,
-        };
+        let style = Style { is_json, is_long, is_raw, terminator };
         let mut printed = Vec::new();
         style.push(&mut printed, b"a\n\xff", &ATTR, Some(b"x y"));
         printed
@@ -213,10 +200,7 @@ mod tests {
         assert_eq!(written(false, false, true, 0), b"a\n\xff\0");
         assert_eq!(written(false, false, false, b'\n'), b"$'a\\n\\377'\n");
         let long = String::from_utf8(written(false, true, false, b'\n')).unwrap();
-        assert!(
-            long.ends_with("1970-01-01 00:00 $'a\\n\\377' -> 'x y'\n"),
-            "{long}"
-        );
+        assert!(long.ends_with("1970-01-01 00:00 $'a\\n\\377' -> 'x y'\n"), "{long}");
         let event: Value = serde_json::from_slice(&written(true, false, false, b'\n')).unwrap();
         assert_eq!(event["data"]["name_hex"], "610aff");
         assert_eq!(event["data"]["target"], "x y");

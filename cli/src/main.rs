@@ -57,11 +57,7 @@ fn main() -> ExitCode {
     exit.into()
 }
 
-fn run(
-    output: &Output,
-    environment: &EnvironmentCode,
-    arguments: Arguments,
-) -> Result<Exit, Failure> {
+fn run(output: &Output, environment: &EnvironmentCode, arguments: Arguments) -> Result<Exit, Failure> {
     match arguments.command {
         // These work without settings, and before a wrong settings file is put right.
         Command::Config(config) => return config::run(output, &config.command),
@@ -85,12 +81,7 @@ fn run(
         _ => {}
     }
     let interrupts = Interrupts::install()?;
-    let context = Context {
-        output,
-        settings: &settings,
-        environment,
-        interrupts: &interrupts,
-    };
+    let context = Context { output, settings: &settings, environment, interrupts: &interrupts };
     match arguments.command {
         Command::Host(host) => host::run(&context, host),
         Command::Mount(mount) => mount::run(&context, &mount),
@@ -115,10 +106,7 @@ fn refuse(arguments: &[OsString], error: &clap::Error) -> Exit {
         let _ = error.print();
         return Exit::Ok;
     }
-    let wants_json = arguments
-        .iter()
-        .take_while(|argument| *argument != "--")
-        .any(|argument| argument == "--json");
+    let wants_json = arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--json");
     let text = error.to_string();
     let sentence = text.lines().next().unwrap_or_default();
     let sentence = sentence.strip_prefix("error: ").unwrap_or(sentence);

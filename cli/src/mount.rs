@@ -37,17 +37,10 @@ const MIB: u64 = 1 << 20;
 pub fn run(context: &Context<'_>, arguments: &MountArguments) -> Result<Exit, Failure> {
     let target = remote::parse(&arguments.target)?;
     if !target.subpath.is_root() {
-        return Err(Failure::usage(
-            "a path inside the share cannot be mounted; name the share only",
-        ));
+        return Err(Failure::usage("a path inside the share cannot be mounted; name the share only"));
     }
     let mountpoint = existing_folder(&arguments.mountpoint)?;
-    let Destination {
-        addresses,
-        code,
-        io,
-        timeout,
-    } = Destination::new(context, target.target, &arguments.remote)?;
+    let Destination { addresses, code, io, timeout } = Destination::new(context, target.target, &arguments.remote)?;
     let memory = arguments.memory;
     let setting = |key| context.settings.number(key);
     let plan = Plan {
@@ -57,10 +50,7 @@ pub fn run(context: &Context<'_>, arguments: &MountArguments) -> Result<Exit, Fa
         timeout_s: timeout.as_secs(),
         mountpoint: mountpoint.into_os_string().into_vec(),
         allow_other: arguments.allow_other,
-        ram_cache_mb: memory
-            .ram_cache_mb
-            .or_else(|| setting("ram_cache_mb"))
-            .expect("the setting has a default"),
+        ram_cache_mb: memory.ram_cache_mb.or_else(|| setting("ram_cache_mb")).expect("the setting has a default"),
         read_ahead_kb: memory.read_ahead_kb.or_else(|| setting("read_ahead_kb")),
     };
     secret::with_code(
@@ -70,9 +60,8 @@ pub fn run(context: &Context<'_>, arguments: &MountArguments) -> Result<Exit, Fa
             let mut plan = plan.clone();
             plan.code = code.map(|code| code.reveal().to_string());
             if arguments.foreground {
-                let mut printer = |event: &ServiceEvent| {
-                    print_event(context.output, &output::event_value(event)).is_ok()
-                };
+                let mut printer =
+                    |event: &ServiceEvent| print_event(context.output, &output::event_value(event)).is_ok();
                 serve(&plan, context.interrupts, &mut printer)
             } else {
                 launch(context, &plan)
@@ -88,24 +77,22 @@ pub fn run(context: &Context<'_>, arguments: &MountArguments) -> Result<Exit, Fa
 /// What the parent was told already, for the log.
 pub fn run_daemon(interrupts: &Interrupts) -> Result<Exit, Failure> {
     let mut is_ready = false;
-    let outcome = daemon::detach()
-        .and_then(|()| daemon::read_handover::<Plan>(io::stdin().lock()))
-        .and_then(|plan| {
-            serve(&plan, interrupts, &mut |event| {
-                log_event(event);
-                if is_ready {
-                    return true;
-                }
-                // An `Error` reaches the parent with its kind, at the end.
-                if matches!(event, ServiceEvent::Error { .. }) {
-                    return true;
-                }
-                let is_heard = daemon::report(&output::event_value(event));
-                is_ready = matches!(event, ServiceEvent::MountReady { .. });
-                // Without a parent that waited, nobody knows of this mount.
-                is_heard && (!is_ready || daemon::close_report().is_ok())
-            })
-        });
+    let outcome = daemon::detach().and_then(|()| daemon::read_handover::<Plan>(io::stdin().lock())).and_then(|plan| {
+        serve(&plan, interrupts, &mut |event| {
+            log_event(event);
+            if is_ready {
+                return true;
+            }
+            // An `Error` reaches the parent with its kind, at the end.
+            if matches!(event, ServiceEvent::Error { .. }) {
+                return true;
+            }
+            let is_heard = daemon::report(&output::event_value(event));
+            is_ready = matches!(event, ServiceEvent::MountReady { .. });
+            // Without a parent that waited, nobody knows of this mount.
+            is_heard && (!is_ready || daemon::close_report().is_ok())
+        })
+    });
     if let (Err(failure), false) = (&outcome, is_ready) {
         // A parent that is gone does not ask.
         daemon::report(&output::error_event(failure));
@@ -120,10 +107,7 @@ pub fn run_daemon(interrupts: &Interrupts) -> Result<Exit, Failure> {
 pub fn unmount(output: &Output, mountpoint: &Path) -> Result<Exit, Failure> {
     let mountpoint = absolute(mountpoint)?;
     engine::unmount(&mountpoint)?;
-    output.event(
-        "Unmounted",
-        json!({"mountpoint": mountpoint.to_string_lossy()}),
-    )?;
+    output.event("Unmounted", json!({"mountpoint": mountpoint.to_string_lossy()}))?;
     output.say(&format!("Unmounted {}", shown(&mountpoint)));
     Ok(Exit::Ok)
 }
@@ -226,12 +210,8 @@ impl Plan {
     }
 
     fn options(&self) -> Result<MountOptions, Failure> {
-        let code = self
-            .code
-            .as_deref()
-            .map(JoinCode::parse)
-            .transpose()
-            .map_err(|error| Failure::usage(error.to_string()))?;
+        let code =
+            self.code.as_deref().map(JoinCode::parse).transpose().map_err(|error| Failure::usage(error.to_string()))?;
         Ok(MountOptions {
             remote: RemoteOptions {
                 addresses: self.addresses.clone(),
@@ -256,11 +236,7 @@ impl Plan {
 }
 
 /// Mounts and stays until unmounted; `on_event` returns false to end the mount.
-fn serve(
-    plan: &Plan,
-    interrupts: &Interrupts,
-    on_event: &mut dyn FnMut(&ServiceEvent) -> bool,
-) -> Result<(), Failure> {
+fn serve(plan: &Plan, interrupts: &Interrupts, on_event: &mut dyn FnMut(&ServiceEvent) -> bool) -> Result<(), Failure> {
     let options = plan.options()?;
     let _guard = Guard::start(&options.mountpoint)?;
     let (handle, events) = engine::start_mount(options)?;
@@ -271,19 +247,17 @@ fn serve(
     let mut stop_reason = String::from("it was never mounted");
     for event in &events {
         was_ready |= matches!(event, ServiceEvent::MountReady { .. });
-        if let ServiceEvent::Stopped { reason } = &event {
-            stop_reason.clone_from(reason);
+        let is_read = on_event(&event);
+        if let ServiceEvent::Stopped { reason } = event {
+            stop_reason = reason;
+            break;
         }
-        if !on_event(&event) {
+        if !is_read {
             shutdown.shutdown();
         }
     }
     handle.wait()?;
-    if was_ready {
-        Ok(())
-    } else {
-        Err(output::stopped(&stop_reason))
-    }
+    if was_ready { Ok(()) } else { Err(output::stopped(&stop_reason)) }
 }
 
 fn launch(context: &Context<'_>, plan: &Plan) -> Result<(), Failure> {
@@ -291,14 +265,9 @@ fn launch(context: &Context<'_>, plan: &Plan) -> Result<(), Failure> {
     let mut command = daemon::this_program(&["mount-daemon"]);
     command.stderr(log);
     let handover = Zeroizing::new(serde_json::to_vec(plan).expect("a plan is numbers and text"));
-    daemon::launch(
-        command,
-        &handover,
-        plan.start_timeout(),
-        &log_path,
-        Some(context.interrupts),
-        &mut |event| print_event(context.output, event),
-    )
+    daemon::launch(command, &handover, plan.start_timeout(), &log_path, Some(context.interrupts), &mut |event| {
+        print_event(context.output, event)
+    })
 }
 
 /// Prints an event of a mount, which may come from another process.
@@ -313,10 +282,7 @@ fn print_event(output: &Output, event: &Value) -> Result<(), Failure> {
             text("host"),
             output.bold(&text("mountpoint"))
         )),
-        "HostLost" => output.say(&format!(
-            "The host is gone ({}); waiting for it",
-            text("reason")
-        )),
+        "HostLost" => output.say(&format!("The host is gone ({}); waiting for it", text("reason"))),
         "HostBack" => output.say("The host is back"),
         "Warning" | "Error" => output.say(&text("message")),
         "Stopped" => output.say(&format!("Unmounted: {}", text("reason"))),
@@ -351,9 +317,7 @@ fn existing_folder(path: &Path) -> Result<PathBuf, Failure> {
             format!("the folder {named} is not there; make it with: mkdir -p {named}"),
         )),
         Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NOTCONN.raw_os_error()) => {
-            Err(Failure::failed(format!(
-                "a dead mount lies on {named}; remove it with: wormhole unmount {named}"
-            )))
+            Err(Failure::failed(format!("a dead mount lies on {named}; remove it with: wormhole unmount {named}")))
         }
         Err(error) => Err(Failure::io(format!("cannot mount on {named}"), &error)),
     }
@@ -402,10 +366,7 @@ mod tests {
     fn what_is_unmounted_need_not_be_entered() {
         let dir = tempfile::tempdir().unwrap();
         let real = dir.path().canonicalize().unwrap();
-        assert_eq!(
-            absolute(&dir.path().join("gone/")).unwrap(),
-            real.join("gone")
-        );
+        assert_eq!(absolute(&dir.path().join("gone/")).unwrap(), real.join("gone"));
         std::os::unix::fs::symlink(&real, dir.path().join("link")).unwrap();
         assert_eq!(absolute(&dir.path().join("link")).unwrap(), real);
         assert!(absolute(Path::new("/")).is_ok());

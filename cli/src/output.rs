@@ -25,11 +25,7 @@ impl Output {
     /// Looks at the terminal and at `NO_COLOR` (no-color.org).
     pub fn new(json: bool, quiet: bool) -> Self {
         let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self {
-            json,
-            quiet,
-            colour: !no_colour && io::stderr().is_terminal(),
-        }
+        Self { json, quiet, colour: !no_colour && io::stderr().is_terminal() }
     }
 
     /// Whether a person watches stderr, so that bars and pictures make sense.
@@ -93,11 +89,7 @@ impl Output {
 
     /// Sets a word off from the text around it.
     pub fn bold(&self, text: &str) -> String {
-        if self.colour {
-            format!("\x1b[1m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
+        if self.colour { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() }
     }
 
     /// Sends log lines of `level` and above to stderr; call once.
@@ -134,11 +126,7 @@ pub fn event_value(event: &ServiceEvent) -> Value {
     serde_json::to_value(event).unwrap_or_else(|_| {
         // Only a path can fail to become JSON.
         let mut event = event.clone();
-        if let ServiceEvent::HostStarted { path, .. }
-        | ServiceEvent::MountReady {
-            mountpoint: path, ..
-        } = &mut event
-        {
+        if let ServiceEvent::HostStarted { path, .. } | ServiceEvent::MountReady { mountpoint: path, .. } = &mut event {
             *path = path.to_string_lossy().into_owned().into();
         }
         serde_json::to_value(event).expect("every path is UTF-8 now")
@@ -178,9 +166,6 @@ mod tests {
     #[test]
     fn errors_name_their_kind() {
         let event = error_event(&Failure::new(Exit::NotFound, "no such file"));
-        assert_eq!(
-            event.to_string(),
-            r#"{"data":{"kind":"NotFound","message":"no such file"},"type":"Error"}"#
-        );
+        assert_eq!(event.to_string(), r#"{"data":{"kind":"NotFound","message":"no such file"},"type":"Error"}"#);
     }
 }

@@ -30,13 +30,8 @@ pub fn run(output: &Output, command: &PeersCommand) -> Result<Exit, Failure> {
         PeersCommand::Revoke { which } => {
             let peer = trust::revoke_peer(&state_dir, which)?;
             output.event("PeerRevoked", &peer)?;
-            output.say(&format!(
-                "Revoked {} ({})",
-                quote::text(&peer.name),
-                quote::text(&peer.fingerprint)
-            ));
-            reload_all(&trust::runtime_dir()?, ServiceKind::Host)
-                .map_err(|error| status::failure(&error))?;
+            output.say(&format!("Revoked {} ({})", quote::text(&peer.name), quote::text(&peer.fingerprint)));
+            reload_all(&trust::runtime_dir()?, ServiceKind::Host).map_err(|error| status::failure(&error))?;
         }
     }
     Ok(Exit::Ok)
@@ -67,9 +62,6 @@ mod tests {
             last_seen_s: u64::from(u32::MAX),
             revoked: true,
         };
-        assert_eq!(
-            line(&peer),
-            "ab12  first 1970-01-01 00:00  last 2106-02-07 06:28  farm 01  (revoked)"
-        );
+        assert_eq!(line(&peer), "ab12  first 1970-01-01 00:00  last 2106-02-07 06:28  farm 01  (revoked)");
     }
 }

@@ -47,9 +47,7 @@ fn escaped(bytes: &[u8]) -> String {
                 '\n' => quoted.push_str("\\n"),
                 '\t' => quoted.push_str("\\t"),
                 '\'' | '\\' => quoted.extend(['\\', c]),
-                c if is_hostile(c) => {
-                    push_octal(&mut quoted, c.encode_utf8(&mut [0; 4]).as_bytes())
-                }
+                c if is_hostile(c) => push_octal(&mut quoted, c.encode_utf8(&mut [0; 4]).as_bytes()),
                 c => quoted.push(c),
             }
         }

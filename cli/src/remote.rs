@@ -60,11 +60,7 @@ impl Destination {
     /// # Errors
     /// When TARGET cannot be reached without a signal server, its name is unknown, or what was given
     /// as a code is none.
-    pub fn new(
-        context: &Context<'_>,
-        target: Target,
-        flags: &RemoteFlags,
-    ) -> Result<Self, Failure> {
+    pub fn new(context: &Context<'_>, target: Target, flags: &RemoteFlags) -> Result<Self, Failure> {
         let (argument, hosts) = match target {
             Target::Code(_) => return Err(bare_code(context)),
             Target::Link(link) => {
@@ -81,11 +77,7 @@ impl Destination {
         {
             context.output.say(warning);
         }
-        let sources = Sources {
-            argument,
-            file: flags.code_file.as_deref(),
-            environment: context.environment.text()?,
-        };
+        let sources = Sources { argument, file: flags.code_file.as_deref(), environment: context.environment.text()? };
         let timeout_s = flags
             .timeout_s
             .map(u32::from)
@@ -128,8 +120,7 @@ impl Destination {
 /// # Errors
 /// A usage error that repeats none of the argument, which may hold a code.
 pub fn parse(argument: &std::ffi::OsStr) -> Result<RemotePath, Failure> {
-    RemotePath::parse(argument.as_encoded_bytes())
-        .map_err(|error| Failure::usage(format!("the target: {error}")))
+    RemotePath::parse(argument.as_encoded_bytes()).map_err(|error| Failure::usage(format!("the target: {error}")))
 }
 
 fn bare_code(context: &Context<'_>) -> Failure {
@@ -147,9 +138,7 @@ fn bare_code(context: &Context<'_>) -> Failure {
 fn unknown_host(name: &str, error: &std::io::Error) -> String {
     let after_digits = name.trim_start_matches(|c: char| c.is_ascii_digit());
     if after_digits.len() < name.len() && after_digits.starts_with('-') {
-        return format!(
-            "there is no such host ({error}); if a join code was meant, some of its words are missing"
-        );
+        return format!("there is no such host ({error}); if a join code was meant, some of its words are missing");
     }
     format!("there is no host named {name}: {error}")
 }
@@ -194,10 +183,7 @@ mod tests {
     #[test]
     fn addresses_keep_their_order_and_come_once() {
         let found = resolve(&hosts(&["10.0.0.2", "[fd00::1]:7", "10.0.0.2"])).unwrap();
-        let expected: [SocketAddr; 2] = [
-            "10.0.0.2:4433".parse().unwrap(),
-            "[fd00::1]:7".parse().unwrap(),
-        ];
+        let expected: [SocketAddr; 2] = ["10.0.0.2:4433".parse().unwrap(), "[fd00::1]:7".parse().unwrap()];
         assert_eq!(found, expected);
     }
 
@@ -213,10 +199,7 @@ mod tests {
     fn a_code_cut_short_is_not_repeated() {
         let error = std::io::Error::other("unknown");
         let message = unknown_host("4821-nebula-orbit", &error);
-        assert!(
-            !message.contains("nebula") && message.contains("join code"),
-            "{message}"
-        );
+        assert!(!message.contains("nebula") && message.contains("join code"), "{message}");
         assert!(unknown_host("studio-2", &error).contains("studio-2"));
     }
 

@@ -55,9 +55,7 @@ impl Sources<'_> {
         } else {
             return Ok(None);
         };
-        parse(text.trim())
-            .map(Some)
-            .map_err(|error| Failure::usage(format!("{origin}: {error}")))
+        parse(text.trim()).map(Some).map_err(|error| Failure::usage(format!("{origin}: {error}")))
     }
 }
 
@@ -79,9 +77,7 @@ pub fn prompt(interrupts: &Interrupts) -> Result<Option<JoinCode>, Failure> {
     let typed = rpassword::prompt_password("Join code: ").map(Zeroizing::new);
     interrupts.disarm();
     let typed = typed.map_err(|error| Failure::io("cannot read the join code", &error))?;
-    JoinCode::parse(typed.trim())
-        .map(Some)
-        .map_err(|error| Failure::usage(error.to_string()))
+    JoinCode::parse(typed.trim()).map(Some).map_err(|error| Failure::usage(error.to_string()))
 }
 
 /// Runs `attempt` with the code that was given; where none was and the host refuses, asks for one and
@@ -129,14 +125,9 @@ fn read_file(path: &Path) -> Result<Zeroizing<String>, Failure> {
     };
     // Room for all of it, so that no copy is left behind by a reallocation.
     let mut bytes = Zeroizing::new(Vec::with_capacity(FILE_BYTES_MAX as usize + 1));
-    source
-        .take(FILE_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| Failure::io(what(), &error))?;
+    source.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| Failure::io(what(), &error))?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(Failure::usage(format!(
-            "the code file is longer than {FILE_BYTES_MAX} bytes"
-        )));
+        return Err(Failure::usage(format!("the code file is longer than {FILE_BYTES_MAX} bytes")));
     }
     match std::str::from_utf8(&bytes) {
         Ok(text) => Ok(Zeroizing::new(text.to_owned())),
@@ -204,11 +195,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("code");
         let read = |path: &Path| {
-            let sources = Sources {
-                argument: None,
-                file: Some(path),
-                environment: Some(Zeroizing::new(THIRD.to_owned())),
-            };
+            let sources =
+                Sources { argument: None, file: Some(path), environment: Some(Zeroizing::new(THIRD.to_owned())) };
             sources.first(JoinCode::parse).unwrap_err()
         };
         assert_eq!(read(&path).exit, Exit::NotFound);

@@ -50,19 +50,9 @@ pub struct Knob {
 /// Every setting. The ranges are those of the flags of the same names in `args.rs`.
 pub const KNOBS: [Knob; 8] = [
     // Where the disk cache goes; `config path` reports it.
-    Knob {
-        key: "cache_dir",
-        variable: Some("WORMHOLE_CACHE_DIR"),
-        default: None,
-        range: Range::Folder,
-    },
+    Knob { key: "cache_dir", variable: Some("WORMHOLE_CACHE_DIR"), default: None, range: Range::Folder },
     // `auto` takes io_uring where it works.
-    Knob {
-        key: "io",
-        variable: None,
-        default: Some("auto"),
-        range: Range::Word(&["auto", "uring", "poll"]),
-    },
+    Knob { key: "io", variable: None, default: Some("auto"), range: Range::Word(&["auto", "uring", "poll"]) },
     // Warnings concern the user; more is for finding faults.
     Knob {
         key: "log_level",
@@ -71,40 +61,15 @@ pub const KNOBS: [Knob; 8] = [
         range: Range::Word(&["off", "error", "warn", "info", "debug", "trace"]),
     },
     // The share's name; the folder's own where nothing is set.
-    Knob {
-        key: "name",
-        variable: None,
-        default: None,
-        range: Range::Text,
-    },
+    Knob { key: "name", variable: None, default: None, range: Range::Text },
     // The port that links and targets without one mean (`signal::DEFAULT_PORT`).
-    Knob {
-        key: "port",
-        variable: Some("WORMHOLE_PORT"),
-        default: Some("4433"),
-        range: Range::Integer(1, 65_535),
-    },
+    Knob { key: "port", variable: Some("WORMHOLE_PORT"), default: Some("4433"), range: Range::Integer(1, 65_535) },
     // A workstation spares it, and it holds a second at 4 Gbit/s.
-    Knob {
-        key: "ram_cache_mb",
-        variable: None,
-        default: Some("512"),
-        range: Range::Integer(1, 1_048_576),
-    },
+    Knob { key: "ram_cache_mb", variable: None, default: Some("512"), range: Range::Integer(1, 1_048_576) },
     // The engine takes 4096 where it may.
-    Knob {
-        key: "read_ahead_kb",
-        variable: None,
-        default: None,
-        range: Range::Integer(0, 1_048_576),
-    },
+    Knob { key: "read_ahead_kb", variable: None, default: None, range: Range::Integer(0, 1_048_576) },
     // Longer than any reconnect on a LAN, shorter than a person's patience.
-    Knob {
-        key: "timeout_s",
-        variable: None,
-        default: Some("10"),
-        range: Range::Integer(1, 3600),
-    },
+    Knob { key: "timeout_s", variable: None, default: Some("10"), range: Range::Integer(1, 3600) },
 ];
 
 impl Knob {
@@ -124,9 +89,7 @@ impl Knob {
         match self.range {
             Range::Integer(min, max) => match text.parse::<u32>() {
                 Ok(number) if (min..=max).contains(&number) => Ok(number.to_string()),
-                _ => Err(format!(
-                    "`{key}` must be a whole number from {min} to {max}"
-                )),
+                _ => Err(format!("`{key}` must be a whole number from {min} to {max}")),
             },
             Range::Word(words) if words.contains(&text) => Ok(text.to_owned()),
             Range::Word(words) => Err(format!("`{key}` must be one of {}", words.join(", "))),
@@ -147,12 +110,8 @@ impl Knob {
 
     fn read_toml(&self, item: &Item) -> Result<String, String> {
         match (self.range, item.as_value()) {
-            (Range::Integer(..), Some(Value::Integer(number))) => {
-                self.check(&number.value().to_string())
-            }
-            (Range::Word(_) | Range::Folder | Range::Text, Some(Value::String(text))) => {
-                self.check(text.value())
-            }
+            (Range::Integer(..), Some(Value::Integer(number))) => self.check(&number.value().to_string()),
+            (Range::Word(_) | Range::Folder | Range::Text, Some(Value::String(text))) => self.check(text.value()),
             (Range::Integer(..), _) => Err(format!("`{}` must be a number", self.key)),
             _ => Err(format!("`{}` must be a text in quotes", self.key)),
         }
@@ -214,10 +173,7 @@ impl Settings {
                 .map_err(|reason| Failure::usage(format!("{name}: {reason}")))?;
             values.insert(knob.key, (value, Origin::Environment(name)));
         }
-        Ok(Self {
-            values,
-            has_signal_variable: variable(SIGNAL_VARIABLE).is_some_and(|text| !text.is_empty()),
-        })
+        Ok(Self { values, has_signal_variable: variable(SIGNAL_VARIABLE).is_some_and(|text| !text.is_empty()) })
     }
 
     /// The value of a setting and where it comes from.
@@ -243,17 +199,12 @@ impl Settings {
     /// # Panics
     /// If `key` is not in the table.
     pub fn number(&self, key: &str) -> Option<u32> {
-        self.text(key).map(|text| {
-            text.parse()
-                .expect("numbers are checked when they are read")
-        })
+        self.text(key).map(|text| text.parse().expect("numbers are checked when they are read"))
     }
 
     /// Every setting that has a value, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &str, &Origin)> {
-        self.values
-            .iter()
-            .map(|(key, (value, origin))| (*key, value.as_str(), origin))
+        self.values.iter().map(|(key, (value, origin))| (*key, value.as_str(), origin))
     }
 
     /// Refuses to go on where the environment names a signal server that could not be asked.
@@ -279,9 +230,7 @@ pub fn set(path: &Path, key: &str, text: &str) -> Result<String, Failure> {
     let value = knob.check(text).map_err(Failure::usage)?;
     let before = read(path)?;
     parse(path, &before)?;
-    let mut document: DocumentMut = before
-        .parse()
-        .expect("a text that parsed once parses again");
+    let mut document: DocumentMut = before.parse().expect("a text that parsed once parses again");
     let mut new = knob.to_toml(&value);
     if let Some(old) = document.get(knob.key).and_then(Item::as_value) {
         *new.decor_mut() = old.decor().clone();
@@ -302,10 +251,9 @@ pub fn path() -> Result<PathBuf, Failure> {
 fn read(path: &Path) -> Result<String, Failure> {
     let what = || format!("cannot read {}", path.display());
     match std::fs::read_to_string(path) {
-        Ok(text) if text.len() > FILE_BYTES_MAX => Err(Failure::usage(format!(
-            "{} is longer than {FILE_BYTES_MAX} bytes",
-            path.display()
-        ))),
+        Ok(text) if text.len() > FILE_BYTES_MAX => {
+            Err(Failure::usage(format!("{} is longer than {FILE_BYTES_MAX} bytes", path.display())))
+        }
         Ok(text) => Ok(text),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
         Err(error) => Err(Failure::io(what(), &error)),
@@ -318,8 +266,7 @@ fn parse(path: &Path, text: &str) -> Result<Vec<(&'static str, String)>, Failure
         let line = 1 + text[..offset.unwrap_or(0)].matches('\n').count();
         Failure::usage(format!("{}, line {line}: {reason}", path.display()))
     };
-    let document = Document::parse(text)
-        .map_err(|error| at(error.span().map(|span| span.start), error.message()))?;
+    let document = Document::parse(text).map_err(|error| at(error.span().map(|span| span.start), error.message()))?;
     let mut values = Vec::new();
     for (key, item) in document.iter() {
         let span = document.key(key).and_then(|key| key.span());
@@ -334,16 +281,13 @@ fn parse(path: &Path, text: &str) -> Result<Vec<(&'static str, String)>, Failure
 /// Replaces the file as a whole, so that no reader sees half of it.
 fn write(path: &Path, text: &str) -> Result<(), Failure> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    let written = std::fs::create_dir_all(folder)
-        .and_then(|()| tempfile::NamedTempFile::new_in(folder))
-        .and_then(|mut file| {
+    let written =
+        std::fs::create_dir_all(folder).and_then(|()| tempfile::NamedTempFile::new_in(folder)).and_then(|mut file| {
             std::io::Write::write_all(&mut file, text.as_bytes())?;
             file.as_file().sync_all()?;
             file.persist(path).map_err(|error| error.error)
         });
-    written
-        .map(|_| ())
-        .map_err(|error| Failure::io(format!("cannot write {}", path.display()), &error))
+    written.map(|_| ()).map_err(|error| Failure::io(format!("cannot write {}", path.display()), &error))
 }
 
 #[cfg(test)]
@@ -418,16 +362,10 @@ mod tests {
     fn setting_keeps_comments_and_reads_back() {
         let folder = Folder::with("# ours\nport = 1 # old\n\n# name\nname = \"a\"\n");
         assert_eq!(set(&folder.path(), "port", "5001").unwrap(), "5001");
-        assert_eq!(
-            set(&folder.path(), "name", "shots \"b\"").unwrap(),
-            "shots \"b\""
-        );
+        assert_eq!(set(&folder.path(), "name", "shots \"b\"").unwrap(), "shots \"b\"");
         set(&folder.path(), "timeout_s", "30").unwrap();
         let text = std::fs::read_to_string(folder.path()).unwrap();
-        assert!(
-            text.starts_with("# ours\nport = 5001 # old\n\n# name\nname ="),
-            "{text}"
-        );
+        assert!(text.starts_with("# ours\nport = 5001 # old\n\n# name\nname ="), "{text}");
         let settings = folder.load(&[]).unwrap();
         assert_eq!(settings.text("name"), Some("shots \"b\""));
         assert_eq!(settings.number("timeout_s"), Some(30));
@@ -436,18 +374,10 @@ mod tests {
     #[test]
     fn a_bad_change_leaves_the_file_alone() {
         let folder = Folder::with("port = 1\n");
-        for (key, value) in [
-            ("port", "0"),
-            ("prot", "1"),
-            ("signal_server", "x"),
-            ("io", ""),
-        ] {
+        for (key, value) in [("port", "0"), ("prot", "1"), ("signal_server", "x"), ("io", "")] {
             assert!(set(&folder.path(), key, value).is_err(), "{key}");
         }
-        assert_eq!(
-            std::fs::read_to_string(folder.path()).unwrap(),
-            "port = 1\n"
-        );
+        assert_eq!(std::fs::read_to_string(folder.path()).unwrap(), "port = 1\n");
     }
 
     #[test]
@@ -457,10 +387,7 @@ mod tests {
                 assert_eq!(knob.check(default).as_deref(), Ok(default), "{}", knob.key);
             }
         }
-        assert_eq!(
-            KNOBS[4].default,
-            Some(signal::DEFAULT_PORT.to_string().as_str())
-        );
+        assert_eq!(KNOBS[4].default, Some(signal::DEFAULT_PORT.to_string().as_str()));
     }
 
     #[test]

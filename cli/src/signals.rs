@@ -39,9 +39,7 @@ impl Interrupts {
             taken.push(SIGHUP);
         }
         let mut signals = Signals::new(taken).map_err(failed)?;
-        let interrupts = Self {
-            armed: Arc::default(),
-        };
+        let interrupts = Self { armed: Arc::default() };
         let armed = Arc::clone(&interrupts.armed);
         std::thread::Builder::new()
             .name("signals".into())
@@ -100,10 +98,7 @@ mod tests {
 
     #[test]
     fn the_mask_counts_from_signal_one() {
-        assert_eq!(
-            ignored_mask("Name:\tx\nSigIgn:\t0000000000001001\n"),
-            0x1001
-        );
+        assert_eq!(ignored_mask("Name:\tx\nSigIgn:\t0000000000001001\n"), 0x1001);
         assert_eq!(ignored_mask("Name:\tx\n"), 0);
         assert_eq!(SIGHUP, 1);
     }

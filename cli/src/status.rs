@@ -63,9 +63,6 @@ mod tests {
             pid: 7,
             report: json!({"a": "x\u{1b}", "b": [], "c": [{"name": "n", "n": 1}, 2], "d": true}),
         };
-        assert_eq!(
-            lines(&report),
-            "host (process 7)\n  a: x\\u{1b}\n  b: none\n  c: 1 n, 2\n  d: true"
-        );
+        assert_eq!(lines(&report), "host (process 7)\n  a: x\\u{1b}\n  b: none\n  c: 1 n, 2\n  d: true");
     }
 }

@@ -50,11 +50,7 @@ fn what_is_not_yet_is_refused_and_not_ignored() {
     fails("mount studio /tmp --cache-dir /c", 2, "--cache-dir");
     fails("put a studio:", 2, "put");
     let home = tempfile::tempdir().unwrap();
-    let output = wormhole(home.path())
-        .args(["host", "."])
-        .env("WORMHOLE_SIGNAL_SERVER", "https://s")
-        .output()
-        .unwrap();
+    let output = wormhole(home.path()).args(["host", "."]).env("WORMHOLE_SIGNAL_SERVER", "https://s").output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("WORMHOLE_SIGNAL_SERVER"));
 }
@@ -62,11 +58,7 @@ fn what_is_not_yet_is_refused_and_not_ignored() {
 #[test]
 fn a_code_without_an_address_is_explained_and_never_repeated() {
     let code = "4821-nebula-orbit-cedar-maple";
-    for line in [
-        format!("mount {code} /tmp"),
-        format!("ls {code}:a"),
-        format!("get wormhole://join/{code} /tmp"),
-    ] {
+    for line in [format!("mount {code} /tmp"), format!("ls {code}:a"), format!("get wormhole://join/{code} /tmp")] {
         fails(&line, 2, "wormhole:// link");
         let home = tempfile::tempdir().unwrap();
         assert!(!text(&run(home.path(), &line).stderr).contains("nebula"));
@@ -116,10 +108,7 @@ fn settings_go_round() {
     assert!(stdout("config show").contains("port = 5001  # file\n"));
     assert!(stdout("config show").contains("cache_dir = "));
     let path = stdout("config path");
-    assert!(
-        Path::new(path.trim_end()).starts_with(home.join("c")),
-        "{path}"
-    );
+    assert!(Path::new(path.trim_end()).starts_with(home.join("c")), "{path}");
     let unset = run(home, "config get name");
     assert_eq!(unset.status.code(), Some(3));
 
@@ -155,19 +144,11 @@ fn completions_name_the_commands() {
 fn doctor_speaks_json_and_its_exit_code_follows_its_findings() {
     let home = tempfile::tempdir().unwrap();
     let output = run(home.path(), "doctor --json");
-    let findings: Vec<serde_json::Value> = text(&output.stdout)
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let findings: Vec<serde_json::Value> =
+        text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(findings.iter().all(|finding| finding["type"] == "Finding"));
-    assert!(
-        findings
-            .iter()
-            .any(|finding| finding["data"]["name"] == "kernel")
-    );
-    let has_failed = findings
-        .iter()
-        .any(|finding| finding["data"]["status"] == "Fail");
+    assert!(findings.iter().any(|finding| finding["data"]["name"] == "kernel"));
+    let has_failed = findings.iter().any(|finding| finding["data"]["status"] == "Fail");
     assert_eq!(output.status.code(), Some(i32::from(has_failed)));
 }
 

@@ -58,28 +58,15 @@ pub struct Finding {
 
 impl Finding {
     fn ok(name: &'static str, detail: impl Into<String>) -> Self {
-        Self {
-            name,
-            status: Status::Ok,
-            detail: detail.into(),
-            remedy: None,
-        }
+        Self { name, status: Status::Ok, detail: detail.into(), remedy: None }
     }
 
     fn warn(name: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self {
-            name,
-            status: Status::Warn,
-            detail: detail.into(),
-            remedy: Some(remedy.into()),
-        }
+        Self { name, status: Status::Warn, detail: detail.into(), remedy: Some(remedy.into()) }
     }
 
     fn fail(name: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self {
-            status: Status::Fail,
-            ..Self::warn(name, detail, remedy)
-        }
+        Self { status: Status::Fail, ..Self::warn(name, detail, remedy) }
     }
 }
 
@@ -105,8 +92,7 @@ impl Surroundings<'_> {
     /// The path of `absolute` below the root.
     fn path(&self, absolute: impl AsRef<Path>) -> PathBuf {
         let absolute = absolute.as_ref();
-        self.root
-            .join(absolute.strip_prefix("/").unwrap_or(absolute))
+        self.root.join(absolute.strip_prefix("/").unwrap_or(absolute))
     }
 
     /// The text of a small file without the white space around it; `None` if it cannot be read.
@@ -127,10 +113,7 @@ impl Surroundings<'_> {
 
 /// Examines the machine; returns one finding for each thing, in the order a person should read them.
 pub fn examine(surroundings: &Surroundings<'_>) -> Vec<Finding> {
-    let mut findings = vec![
-        kernel::version(surroundings),
-        kernel::io_uring(surroundings),
-    ];
+    let mut findings = vec![kernel::version(surroundings), kernel::io_uring(surroundings)];
     findings.extend(fuse::examine(surroundings));
     findings.extend(kernel::limits(surroundings));
     findings.extend(network::buffers(surroundings));
@@ -144,17 +127,13 @@ pub fn examine(surroundings: &Surroundings<'_>) -> Vec<Finding> {
 /// # Errors
 /// What the kernel said, io_uring_setup(2).
 pub fn probe_uring() -> Result<String, String> {
-    io_uring::IoUring::new(RING_ENTRIES)
-        .map(|_| "rings can be made".to_owned())
-        .map_err(|error| error.to_string())
+    io_uring::IoUring::new(RING_ENTRIES).map(|_| "rings can be made".to_owned()).map_err(|error| error.to_string())
 }
 
 /// The folders named by the environment variable `PATH`, and those that hold mount programs.
 pub fn program_dirs() -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut dirs: Vec<PathBuf> = std::env::split_paths(&path)
-        .filter(|dir| dir.is_absolute())
-        .collect();
+    let mut dirs: Vec<PathBuf> = std::env::split_paths(&path).filter(|dir| dir.is_absolute()).collect();
     for usual in ["/usr/bin", "/bin", "/usr/local/bin"] {
         if !dirs.iter().any(|dir| dir == Path::new(usual)) {
             dirs.push(usual.into());

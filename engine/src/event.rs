@@ -1,8 +1,10 @@
 //! What a running service tells its owner.
 
+use crossbeam_channel::Sender;
 use serde::Serialize;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// One thing that happened in a host or a mount, in the order it happened.
 ///
@@ -86,9 +88,19 @@ pub enum ServiceEvent {
         /// For people.
         message: String,
     },
-    /// The service has ended; nothing is left mounted or listening.
+    /// The service has ended, always the last event; nothing is left mounted or listening.
     Stopped {
         /// Why, for people.
         reason: String,
     },
+}
+
+/// How long a service that has ended waits for a reader that does not keep up before it drops its last word.
+const LAST_WORD_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Says that a service has ended: the one event that is worth waiting for room.
+pub(crate) fn tell_last(events: &Sender<ServiceEvent>, reason: String) {
+    if events.send_timeout(ServiceEvent::Stopped { reason }, LAST_WORD_PATIENCE).is_err() {
+        tracing::debug!("nobody reads the events any more");
+    }
 }

@@ -206,7 +206,9 @@ impl Get<'_> {
     fn on_reply(&mut self, Reply { tag, result }: Reply) -> Result<(), EngineError> {
         let Some(purpose) = self.waiting.remove(&tag) else { return Ok(()) };
         // A lost host fails every file alike: say so once, instead of listing them all.
-        if let Err(error @ (CallError::TimedOut | CallError::HostDown | CallError::Over(_) | CallError::Cancelled)) = &result {
+        if let Err(error @ (CallError::TimedOut | CallError::HostDown | CallError::Over(_) | CallError::Cancelled)) =
+            &result
+        {
             return Err(at_path(b"", error));
         }
         match purpose {
@@ -238,7 +240,13 @@ impl Get<'_> {
         self.tally.fail(&source, error);
     }
 
-    fn on_page(&mut self, item: usize, cursor: u64, entries: Vec<transport::wire::Entry>, end: bool) -> Result<(), EngineError> {
+    fn on_page(
+        &mut self,
+        item: usize,
+        cursor: u64,
+        entries: Vec<transport::wire::Entry>,
+        end: bool,
+    ) -> Result<(), EngineError> {
         match entries.last() {
             // A host that goes round in circles is not followed.
             Some(last) if !end && last.cookie != cursor => self.to_list.push_back((item, last.cookie)),
@@ -246,8 +254,14 @@ impl Get<'_> {
         }
         for entry in entries {
             let directory = &self.directories[item];
-            let join = |base: &[u8]| if base.is_empty() { entry.name.clone() } else { [base, b"/", &entry.name].concat() };
-            let item = Item { source: join(&directory.source), target: join(&directory.target), attr: entry.attr.into(), tries: 0 };
+            let join =
+                |base: &[u8]| if base.is_empty() { entry.name.clone() } else { [base, b"/", &entry.name].concat() };
+            let item = Item {
+                source: join(&directory.source),
+                target: join(&directory.target),
+                attr: entry.attr.into(),
+                tries: 0,
+            };
             self.meet(item)?;
         }
         Ok(())
@@ -307,7 +321,12 @@ impl Get<'_> {
         Ok(())
     }
 
-    fn on_large(&mut self, key: u64, tag: u64, result: Result<(Answer, Vec<u8>), CallError>) -> Result<(), EngineError> {
+    fn on_large(
+        &mut self,
+        key: u64,
+        tag: u64,
+        result: Result<(Answer, Vec<u8>), CallError>,
+    ) -> Result<(), EngineError> {
         let Some(file) = self.copying.get_mut(&key) else { return Ok(()) };
         let step = match file.handle_answer(tag, result) {
             Ok(step) => step,
@@ -334,7 +353,9 @@ impl Get<'_> {
         match step {
             LargeStep::Done => {
                 let item = file.into_item();
-                self.local.finish_large(&item.target, &item.attr).map_err(|error| self.local.explain(&item.target, error))?;
+                self.local
+                    .finish_large(&item.target, &item.attr)
+                    .map_err(|error| self.local.explain(&item.target, error))?;
                 self.tally.file_done(0);
             }
             LargeStep::Changed => {
@@ -363,7 +384,9 @@ impl Get<'_> {
             }
         }
         for item in self.directories.iter().rev() {
-            self.local.finish_directory(&item.target, &item.attr).map_err(|error| self.local.explain(&item.target, error))?;
+            self.local
+                .finish_directory(&item.target, &item.attr)
+                .map_err(|error| self.local.explain(&item.target, error))?;
             self.tally.directories += 1;
         }
         Ok(())

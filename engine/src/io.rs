@@ -158,12 +158,7 @@ impl IoOptions {
     /// 64 slots hold 4 MiB, 3 ms of 10 Gb/s: as long as a turn may take. 128 spare ones let an
     /// application hold 8 MiB of holes in reassembly before copies begin. 64 trains are as much
     /// as a turn sends. 64 reads of 1 MiB keep a fast disk busy. Memory is touched only when used.
-    pub const STANDARD: Self = Self {
-        receive_slots: 64,
-        receive_spare: 128,
-        transmit_buffers: 64,
-        file_reads: 64,
-    };
+    pub const STANDARD: Self = Self { receive_slots: 64, receive_spare: 128, transmit_buffers: 64, file_reads: 64 };
 
     fn check(self) -> Result<Self, IoError> {
         let in_range = |size: u16| (1..=Self::SLOTS_MAX).contains(&size);
@@ -220,12 +215,7 @@ pub trait Io {
     ///
     /// # Errors
     /// What makes the socket or the ring useless. Lost datagrams are counted, never errors.
-    fn turn(
-        &mut self,
-        wait: Wait,
-        has_mail: &dyn Fn() -> bool,
-        inbox: &mut VecDeque<Completion>,
-    ) -> io::Result<()>;
+    fn turn(&mut self, wait: Wait, has_mail: &dyn Fn() -> bool, inbox: &mut VecDeque<Completion>) -> io::Result<()>;
 
     /// Lends a buffer for one train; `None` while all are in flight, which is the back-pressure.
     ///
@@ -254,13 +244,7 @@ pub trait Io {
     ///
     /// # Panics
     /// If `len` exceeds [`FILE_READ_BYTES_MAX`]: the caller's bug.
-    fn read_file(
-        &mut self,
-        token: u64,
-        file: Arc<OwnedFd>,
-        offset: u64,
-        len: usize,
-    ) -> Result<(), ReadQueueFull>;
+    fn read_file(&mut self, token: u64, file: Arc<OwnedFd>, offset: u64, len: usize) -> Result<(), ReadQueueFull>;
 
     /// Returns the address the socket is bound to.
     fn local_addr(&self) -> SocketAddr;
@@ -286,9 +270,9 @@ pub fn open(mode: IoMode, socket: UdpSocket, options: IoOptions) -> Result<Box<d
     let options = options.check()?;
     match mode {
         IoMode::Poll => open_poll(socket, options),
-        IoMode::Uring => uring::UringIo::open(socket, options)
-            .map(|io| Box::new(io) as Box<dyn Io>)
-            .map_err(|(error, _)| error),
+        IoMode::Uring => {
+            uring::UringIo::open(socket, options).map(|io| Box::new(io) as Box<dyn Io>).map_err(|(error, _)| error)
+        }
         IoMode::Auto => match uring::UringIo::open(socket, options) {
             Ok(io) => Ok(Box::new(io)),
             Err((IoError::Uring(reason), socket)) => {

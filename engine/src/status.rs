@@ -114,11 +114,7 @@ impl StatusServer {
                 remove_quietly(&path);
                 StatusError::Thread(error)
             })?;
-        Ok(Self {
-            path,
-            stop: Some(stop),
-            thread: Some(thread),
-        })
+        Ok(Self { path, stop: Some(stop), thread: Some(thread) })
     }
 
     /// The socket's path.
@@ -160,11 +156,7 @@ pub fn query_all(runtime_dir: &Path) -> Result<Vec<Report>, StatusError> {
     let mut reports = Vec::new();
     for socket in sockets(runtime_dir)? {
         match ask(&socket.path, Command::Status) {
-            Ok(report) => reports.push(Report {
-                kind: socket.kind,
-                pid: socket.pid,
-                report,
-            }),
+            Ok(report) => reports.push(Report { kind: socket.kind, pid: socket.pid, report }),
             Err(error) => socket.on_failure(&error),
         }
     }
@@ -187,11 +179,7 @@ pub fn reload_all(runtime_dir: &Path, kind: ServiceKind) -> Result<usize, Status
             Ok(_) => count += 1,
             Err(error) if error.is_dead() => socket.on_failure(&error),
             Err(error) => {
-                failure = Some(StatusError::Reload {
-                    kind,
-                    pid: socket.pid,
-                    reason: error.to_string(),
-                });
+                failure = Some(StatusError::Reload { kind, pid: socket.pid, reason: error.to_string() });
             }
         }
     }
@@ -257,9 +245,7 @@ impl Command {
     }
 
     fn parse(line: &[u8]) -> Option<Self> {
-        [Self::Status, Self::Reload]
-            .into_iter()
-            .find(|command| command.line().as_bytes() == line)
+        [Self::Status, Self::Reload].into_iter().find(|command| command.line().as_bytes() == line)
     }
 }
 
@@ -291,20 +277,11 @@ impl Answers {
 
 /// Makes `path` a folder that only this user may enter.
 fn prepare_directory(path: &Path) -> Result<(), StatusError> {
-    let failed = |source| StatusError::Directory {
-        path: path.to_owned(),
-        source,
-    };
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(failed)?;
+    let failed = |source| StatusError::Directory { path: path.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
     let metadata = fs::metadata(path).map_err(failed)?;
     if metadata.uid() != geteuid().as_raw() {
-        return Err(StatusError::ForeignDirectory {
-            path: path.to_owned(),
-        });
+        return Err(StatusError::ForeignDirectory { path: path.to_owned() });
     }
     if metadata.mode() & 0o077 != 0 {
         fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed)?;
@@ -324,10 +301,7 @@ fn listen(runtime_dir: &Path, kind: ServiceKind) -> Result<(UnixListener, PathBu
             _ => format!("{kind}-{pid}-{number}.sock"),
         };
         let path = runtime_dir.join(name);
-        let failed = |source| StatusError::Bind {
-            path: path.clone(),
-            source,
-        };
+        let failed = |source| StatusError::Bind { path: path.clone(), source };
         // Bound and listening under a name that no query visits, then linked to its own: a query never
         // sees a socket that does not listen yet, which it would take for a dead one.
         let early = path.with_extension("new");
@@ -377,9 +351,7 @@ fn serve(listener: &UnixListener, stopped: &io::PipeReader, answers: &Answers) {
             continue;
         }
         // A caller that hangs up before it is answered concerns nobody else.
-        let _ = listener
-            .accept()
-            .and_then(|(stream, _)| attend(&stream, answers));
+        let _ = listener.accept().and_then(|(stream, _)| attend(&stream, answers));
     }
 }
 
@@ -434,9 +406,7 @@ impl Socket {
         let name = path.file_name().and_then(OsStr::to_str)?;
         let mut parts = name.strip_suffix(".sock")?.split('-');
         let kind_name = parts.next()?;
-        let kind = ServiceKind::ALL
-            .into_iter()
-            .find(|kind| kind.as_str() == kind_name)?;
+        let kind = ServiceKind::ALL.into_iter().find(|kind| kind.as_str() == kind_name)?;
         let pid = parts.next()?.parse().ok()?;
         if let Some(number) = parts.next() {
             number.parse::<u32>().ok()?;
@@ -452,10 +422,7 @@ impl Socket {
 }
 
 fn sockets(runtime_dir: &Path) -> Result<Vec<Socket>, StatusError> {
-    let failed = |source| StatusError::Directory {
-        path: runtime_dir.to_owned(),
-        source,
-    };
+    let failed = |source| StatusError::Directory { path: runtime_dir.to_owned(), source };
     let entries = match fs::read_dir(runtime_dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -537,15 +504,8 @@ mod tests {
         let second = start(&dir, ServiceKind::Host, no_reload());
         let pid = std::process::id();
         let names = query_all(&dir).unwrap();
-        let expected = |kind| Report {
-            kind,
-            pid,
-            report: json!({"path": "/srv"}),
-        };
-        assert_eq!(
-            names,
-            [ServiceKind::Host, ServiceKind::Host, ServiceKind::Mount].map(expected)
-        );
+        let expected = |kind| Report { kind, pid, report: json!({"path": "/srv"}) };
+        assert_eq!(names, [ServiceKind::Host, ServiceKind::Host, ServiceKind::Mount].map(expected));
         assert_eq!(host.path(), dir.join(format!("host-{pid}.sock")));
         assert_eq!(second.path(), dir.join(format!("host-{pid}-2.sock")));
         for (path, mode) in [(dir.as_path(), 0o700), (mount.path(), 0o600)] {

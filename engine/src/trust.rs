@@ -21,9 +21,9 @@ pub mod paths;
 pub mod peers;
 mod store;
 
+pub use admin::{PeerRecord, cache_dir, config_dir, list_peers, revoke_peer, runtime_dir, state_dir};
 pub use known_hosts::{KnownHost, KnownHosts};
 pub use node_key::{NodeKey, NodeKeyError, PublicKey, PublicKeyError};
-pub use admin::{PeerRecord, cache_dir, config_dir, list_peers, revoke_peer, runtime_dir, state_dir};
 pub use paths::PathsError;
 pub use peers::{EnrolError, Peer, PeerState, Peers, SelectError, Standing};
 pub use store::{NAME_BYTES_MAX, StoreError, UnixSeconds, clean_name, unix_now};

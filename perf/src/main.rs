@@ -1,1 +1,84 @@
-fn main() {}
+//! `perf`: measures Wormhole beside its rivals. Everything it does is in the library; this picks what.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use perf::arguments::{self, Action, Mode, Suites};
+use perf::fixture::{self, Fixture};
+use perf::report::Report;
+use perf::{machine, ours, peers, quinn_peer, suite, wormhole};
+
+fn main() -> ExitCode {
+    let action = match arguments::parse(std::env::args_os()) {
+        Ok(action) => action,
+        Err(error) => error.exit(),
+    };
+    match perform(action) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("perf: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(action: Action) -> anyhow::Result<ExitCode> {
+    match action {
+        Action::Measure { suites, plan, json } => {
+            let report = measure(suites, plan)?;
+            print!("{}", report.to_table());
+            if let Some(path) = json {
+                let text = serde_json::to_string_pretty(&report.to_json())?;
+                std::fs::write(&path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
+            }
+            if !report.is_complete() {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        Action::Peers { install } => {
+            if install {
+                peers::install()?;
+            }
+            print!("{}", peers::list());
+        }
+        Action::QuinnServer { listen, identity, settings } => quinn_peer::serve(listen, &identity, settings)?,
+        Action::QuinnClient { mode, server, certificate, settings, bytes } => match mode {
+            Mode::Read => {
+                let sample = quinn_peer::fetch(server, &certificate, settings, bytes)?;
+                println!("{}", sample.to_line());
+            }
+            Mode::Verify => quinn_peer::verify(server, &certificate, settings, bytes)?,
+        },
+        Action::Client { mode, host, path, bytes } => {
+            let code = std::env::var(wormhole::CODE_VARIABLE)
+                .with_context(|| format!("{} is not set", wormhole::CODE_VARIABLE))?;
+            match mode {
+                Mode::Read => {
+                    let sample = ours::read_discard(host, &code, &path, bytes)?;
+                    println!("{}", sample.to_line());
+                }
+                Mode::Verify => println!("{}", ours::read_hash(host, &code, &path, bytes)?),
+            }
+        }
+        Action::Hash { file } => println!("{}", fixture::hash_file(&file)?.1),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn measure(suites: Suites, plan: suite::Plan) -> anyhow::Result<Report> {
+    perf::lab::Lab::available()?;
+    perf::end_cleanly_on_signals()?;
+    // Described first: afterwards its load would be our own.
+    let machine = machine::describe();
+    let fixture = Fixture::create(plan.bytes)?;
+    let note = &mut |text: &str| eprintln!("{text}");
+    let mut rows = Vec::new();
+    if matches!(suites, Suites::Transport | Suites::All) {
+        rows.extend(suite::transport::run(plan, &fixture, note)?);
+    }
+    if matches!(suites, Suites::Mount | Suites::All) {
+        rows.extend(suite::mount::run(plan, &fixture, note)?);
+    }
+    Ok(Report { machine, rows })
+}

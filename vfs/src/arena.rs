@@ -25,15 +25,8 @@ pub(crate) fn index(key: u64) -> usize {
 
 impl<T> Arena<T> {
     pub(crate) fn new(capacity: usize) -> Self {
-        assert!(
-            capacity < 1 << INDEX_BITS,
-            "an index must fit its half of the key"
-        );
-        Self {
-            slots: Slab::new(),
-            generation: 0,
-            capacity,
-        }
+        assert!(capacity < 1 << INDEX_BITS, "an index must fit its half of the key");
+        Self { slots: Slab::new(), generation: 0, capacity }
     }
 
     /// Stores a value; hands it back when the table is full.
@@ -71,9 +64,9 @@ impl<T> Arena<T> {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
-        self.slots.iter().map(|(index, (generation, value))| {
-            (u64::from(*generation) << INDEX_BITS | index as u64, value)
-        })
+        self.slots
+            .iter()
+            .map(|(index, (generation, value))| (u64::from(*generation) << INDEX_BITS | index as u64, value))
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {

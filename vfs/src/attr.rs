@@ -73,14 +73,8 @@ impl From<Timestamp> for SystemTime {
     /// Saturates at the epoch when the sum does not fit; no file on Linux carries such a time.
     fn from(time: Timestamp) -> Self {
         let seconds = Duration::from_secs(time.seconds.unsigned_abs());
-        let whole = if time.seconds < 0 {
-            UNIX_EPOCH.checked_sub(seconds)
-        } else {
-            UNIX_EPOCH.checked_add(seconds)
-        };
-        whole
-            .and_then(|whole| whole.checked_add(Duration::from_nanos(time.nanoseconds.into())))
-            .unwrap_or(UNIX_EPOCH)
+        let whole = if time.seconds < 0 { UNIX_EPOCH.checked_sub(seconds) } else { UNIX_EPOCH.checked_add(seconds) };
+        whole.and_then(|whole| whole.checked_add(Duration::from_nanos(time.nanoseconds.into()))).unwrap_or(UNIX_EPOCH)
     }
 }
 

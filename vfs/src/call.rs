@@ -140,12 +140,7 @@ pub enum NoticeScope {
 impl Notice {
     /// Sends the open reply that had to wait for this notice, if one did.
     pub fn complete(self) {
-        if let Some(HeldOpen {
-            reply,
-            fh,
-            keep_cache,
-        }) = self.then
-        {
+        if let Some(HeldOpen { reply, fh, keep_cache }) = self.then {
             reply.opened(fh, keep_cache);
         }
     }

@@ -52,11 +52,7 @@ pub(crate) fn offset_after(cookie: u64) -> u64 {
 /// The cursor to ask the host for at an offset of [`OFFSET_FIRST`] or more.
 pub(crate) fn cursor_at(offset: u64) -> u64 {
     debug_assert!(offset >= OFFSET_FIRST);
-    if offset >= OFFSET_LAST {
-        OFFSET_LAST
-    } else {
-        offset - OFFSET_FIRST
-    }
+    if offset >= OFFSET_LAST { OFFSET_LAST } else { offset - OFFSET_FIRST }
 }
 
 /// One answer of the host, whole.
@@ -75,37 +71,18 @@ impl Page {
     ///
     /// # Errors
     /// [`Errno::EIO`]: the host sent names, cookies or a page that cannot be.
-    pub(crate) fn new(
-        cursor: u64,
-        entries: Vec<DirEntry>,
-        end: bool,
-        at: Instant,
-    ) -> Result<Self, Errno> {
-        let is_valid = |entry: &DirEntry| {
-            is_valid_name(&entry.name) && (1..=OFFSET_LAST).contains(&entry.cookie)
-        };
+    pub(crate) fn new(cursor: u64, entries: Vec<DirEntry>, end: bool, at: Instant) -> Result<Self, Errno> {
+        let is_valid = |entry: &DirEntry| is_valid_name(&entry.name) && (1..=OFFSET_LAST).contains(&entry.cookie);
         // A page that ends where it began would be asked for again without end.
-        let advances = entries
-            .last()
-            .map_or(end, |last| end || last.cookie != cursor);
+        let advances = entries.last().map_or(end, |last| end || last.cookie != cursor);
         if entries.len() > ENTRIES_PER_PAGE_MAX || !advances || !entries.iter().all(is_valid) {
             return Err(Errno::EIO);
         }
         if cursor == OFFSET_LAST {
             // Offsets beyond cannot be told apart; see the module's page.
-            return Ok(Self {
-                cursor,
-                entries: Vec::new(),
-                end: true,
-                at,
-            });
+            return Ok(Self { cursor, entries: Vec::new(), end: true, at });
         }
-        Ok(Self {
-            cursor,
-            entries,
-            end,
-            at,
-        })
+        Ok(Self { cursor, entries, end, at })
     }
 
     /// The cursor of the page after this one, if there is one.
@@ -121,10 +98,7 @@ impl Page {
 #[derive(Debug)]
 pub(crate) enum Position<'a> {
     /// These entries follow, at least one.
-    Entries {
-        page: &'a Page,
-        entries: &'a [DirEntry],
-    },
+    Entries { page: &'a Page, entries: &'a [DirEntry] },
     /// Nothing follows.
     End,
     /// The page is not held.
@@ -202,13 +176,7 @@ impl From<DirPlusReply> for ListReply {
 
 impl DirHandle {
     pub(crate) fn new(ino: u64) -> Self {
-        Self {
-            ino,
-            pages: VecDeque::new(),
-            fetching: Vec::new(),
-            has_begun: false,
-            waiting: Vec::new(),
-        }
+        Self { ino, pages: VecDeque::new(), fetching: Vec::new(), has_begun: false, waiting: Vec::new() }
     }
 
     /// A listing begins at the start: as rewinddir(3) wants, not with what was listed before.
@@ -253,17 +221,11 @@ impl DirHandle {
 
     /// Whether a page is on its way.
     pub(crate) fn is_fetching(&self, cursor: u64) -> bool {
-        self.fetching
-            .iter()
-            .any(|fetch| fetch.cursor == cursor && !fetch.is_stale)
+        self.fetching.iter().any(|fetch| fetch.cursor == cursor && !fetch.is_stale)
     }
 
     pub(crate) fn on_asked(&mut self, cursor: u64, call: CallId) {
-        self.fetching.push(Fetch {
-            cursor,
-            call,
-            is_stale: false,
-        });
+        self.fetching.push(Fetch { cursor, call, is_stale: false });
     }
 
     /// Which cursor this call was asked with, if its page is still wanted.

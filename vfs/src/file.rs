@@ -29,10 +29,7 @@ pub(crate) struct OpenFiles {
 
 impl OpenFiles {
     pub(crate) fn new() -> Self {
-        Self {
-            files: Arena::new(OPEN_FILES_MAX),
-            publisher: HandlePublisher::new(OPEN_FILES_MAX),
-        }
+        Self { files: Arena::new(OPEN_FILES_MAX), publisher: HandlePublisher::new(OPEN_FILES_MAX) }
     }
 
     pub(crate) fn table(&self) -> Arc<HandleTable> {
@@ -46,15 +43,7 @@ impl OpenFiles {
     /// Takes a handle for a file that is being opened; `None` when there are too many.
     pub(crate) fn reserve(&mut self, id: FileId) -> Option<u64> {
         let readahead = Readahead::default();
-        self.files
-            .insert(OpenFile {
-                id,
-                version: 0,
-                size: 0,
-                readahead,
-                is_open: false,
-            })
-            .ok()
+        self.files.insert(OpenFile { id, version: 0, size: 0, readahead, is_open: false }).ok()
     }
 
     pub(crate) fn get(&self, fh: u64) -> Option<&OpenFile> {
@@ -72,14 +61,7 @@ impl OpenFiles {
             && (!file.is_open || (file.version, file.size) != (version, size))
         {
             (file.version, file.size, file.is_open) = (version, size, true);
-            self.publisher.publish(
-                fh,
-                OpenView {
-                    file: file.id.ino,
-                    version,
-                    size,
-                },
-            );
+            self.publisher.publish(fh, OpenView { file: file.id.ino, version, size });
         }
     }
 
@@ -105,18 +87,8 @@ impl OpenFiles {
     pub(crate) fn check_invariants(&self) {
         let table = self.publisher.table();
         for (fh, file) in self.files.iter() {
-            let OpenFile {
-                id,
-                version,
-                size,
-                is_open,
-                ..
-            } = *file;
-            let view = OpenView {
-                file: id.ino,
-                version,
-                size,
-            };
+            let OpenFile { id, version, size, is_open, .. } = *file;
+            let view = OpenView { file: id.ino, version, size };
             assert_eq!(table.snapshot(fh), is_open.then_some(view));
         }
     }

@@ -20,11 +20,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo,
-    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents, PollFlags,
-    PollNotifier, RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek, ReplyOpen,
-    ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo, InitFlags, IoctlFlags,
+    KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr,
+    ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
+    ReplyLock, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use crate::handle::{HandleTable, OpenView};
@@ -54,13 +53,7 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// Called in a reader thread, for a file that is open now. Must not wait. Bytes beyond
     /// `view.size` do not exist: a read that starts there is answered with none.
-    fn read_cached(
-        &self,
-        view: OpenView,
-        offset: u64,
-        length: u32,
-        reply: DataReply,
-    ) -> Option<DataReply>;
+    fn read_cached(&self, view: OpenView, offset: u64, length: u32, reply: DataReply) -> Option<DataReply>;
 }
 
 /// What the session chooses of the INIT answer.
@@ -81,11 +74,7 @@ pub(crate) struct FuseFs<B> {
 
 impl<B: Backend> FuseFs<B> {
     pub(crate) fn new(backend: Arc<B>, handles: Arc<HandleTable>, settings: InitSettings) -> Self {
-        Self {
-            backend,
-            handles,
-            settings,
-        }
+        Self { backend, handles, settings }
     }
 }
 
@@ -120,65 +109,36 @@ fn is_for_writing(flags: OpenFlags) -> bool {
 impl<B: Backend> Filesystem for FuseFs<B> {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         let chosen = choose(config.capabilities());
-        let bound = |nearest| {
-            io::Error::other(format!(
-                "fuser refuses an INIT setting; the nearest is {nearest}"
-            ))
-        };
-        config
-            .add_capabilities(chosen)
-            .map_err(|missing| io::Error::other(format!("{missing:?} were not offered")))?;
-        config
-            .set_max_write(REQUEST_BYTES_MAX)
-            .map_err(|nearest| bound(nearest.to_string()))?;
-        config
-            .set_max_background(self.settings.max_background)
-            .map_err(|nearest| bound(nearest.to_string()))?;
-        config
-            .set_congestion_threshold(self.settings.max_background)
-            .map_err(|nearest| bound(nearest.to_string()))?;
+        let bound = |nearest| io::Error::other(format!("fuser refuses an INIT setting; the nearest is {nearest}"));
+        config.add_capabilities(chosen).map_err(|missing| io::Error::other(format!("{missing:?} were not offered")))?;
+        config.set_max_write(REQUEST_BYTES_MAX).map_err(|nearest| bound(nearest.to_string()))?;
+        config.set_max_background(self.settings.max_background).map_err(|nearest| bound(nearest.to_string()))?;
+        config.set_congestion_threshold(self.settings.max_background).map_err(|nearest| bound(nearest.to_string()))?;
         Ok(()) // max_readahead stays as offered: the protocol can only lower it
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.backend.submit(Op::Lookup {
-            parent: parent.0,
-            name: name.as_bytes().to_vec(),
-            reply: reply.into(),
-        });
+        self.backend.submit(Op::Lookup { parent: parent.0, name: name.as_bytes().to_vec(), reply: reply.into() });
     }
 
     // A batch arrives here one by one: fuser does not export the type of its elements.
     fn forget(&self, _request: &Request, ino: INodeNo, nlookup: u64) {
-        self.backend.submit(Op::Forget {
-            ino: ino.0,
-            nlookup,
-        });
+        self.backend.submit(Op::Forget { ino: ino.0, nlookup });
     }
 
     fn getattr(&self, _request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        self.backend.submit(Op::Getattr {
-            ino: ino.0,
-            reply: reply.into(),
-        });
+        self.backend.submit(Op::Getattr { ino: ino.0, reply: reply.into() });
     }
 
     fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
-        self.backend.submit(Op::Readlink {
-            ino: ino.0,
-            reply: reply.into(),
-        });
+        self.backend.submit(Op::Readlink { ino: ino.0, reply: reply.into() });
     }
 
     fn open(&self, _request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         if is_for_writing(flags) {
             return reply.error(Errno::EROFS);
         }
-        self.backend.submit(Op::Open {
-            ino: ino.0,
-            flags: flags.0,
-            reply: reply.into(),
-        });
+        self.backend.submit(Op::Open { ino: ino.0, flags: flags.0, reply: reply.into() });
     }
 
     fn read(
@@ -197,13 +157,7 @@ impl<B: Backend> Filesystem for FuseFs<B> {
             None => Some(reply.into()),
         };
         if let Some(reply) = missed {
-            self.backend.submit(Op::Read {
-                ino: ino.0,
-                fh: fh.0,
-                offset,
-                length: size,
-                reply,
-            });
+            self.backend.submit(Op::Read { ino: ino.0, fh: fh.0, offset, length: size, reply });
         }
     }
 
@@ -217,69 +171,27 @@ impl<B: Backend> Filesystem for FuseFs<B> {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.backend.submit(Op::Release {
-            fh: fh.0,
-            reply: reply.into(),
-        });
+        self.backend.submit(Op::Release { fh: fh.0, reply: reply.into() });
     }
 
     fn opendir(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        self.backend.submit(Op::Opendir {
-            ino: ino.0,
-            reply: reply.into(),
-        });
+        self.backend.submit(Op::Opendir { ino: ino.0, reply: reply.into() });
     }
 
-    fn readdir(
-        &self,
-        _request: &Request,
-        ino: INodeNo,
-        fh: FileHandle,
-        offset: u64,
-        reply: ReplyDirectory,
-    ) {
-        self.backend.submit(Op::Readdir {
-            ino: ino.0,
-            dh: fh.0,
-            offset,
-            reply: reply.into(),
-        });
+    fn readdir(&self, _request: &Request, ino: INodeNo, fh: FileHandle, offset: u64, reply: ReplyDirectory) {
+        self.backend.submit(Op::Readdir { ino: ino.0, dh: fh.0, offset, reply: reply.into() });
     }
 
-    fn readdirplus(
-        &self,
-        _request: &Request,
-        ino: INodeNo,
-        fh: FileHandle,
-        offset: u64,
-        reply: ReplyDirectoryPlus,
-    ) {
-        self.backend.submit(Op::ReaddirPlus {
-            ino: ino.0,
-            dh: fh.0,
-            offset,
-            reply: reply.into(),
-        });
+    fn readdirplus(&self, _request: &Request, ino: INodeNo, fh: FileHandle, offset: u64, reply: ReplyDirectoryPlus) {
+        self.backend.submit(Op::ReaddirPlus { ino: ino.0, dh: fh.0, offset, reply: reply.into() });
     }
 
-    fn releasedir(
-        &self,
-        _request: &Request,
-        _ino: INodeNo,
-        fh: FileHandle,
-        _flags: OpenFlags,
-        reply: ReplyEmpty,
-    ) {
-        self.backend.submit(Op::Releasedir {
-            dh: fh.0,
-            reply: reply.into(),
-        });
+    fn releasedir(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
+        self.backend.submit(Op::Releasedir { dh: fh.0, reply: reply.into() });
     }
 
     fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        self.backend.submit(Op::Statfs {
-            reply: reply.into(),
-        });
+        self.backend.submit(Op::Statfs { reply: reply.into() });
     }
 
     // Nothing is ever dirty.
@@ -453,15 +365,7 @@ impl<B: Backend> Filesystem for FuseFs<B> {
         reply.error(Errno::ENOSYS);
     }
 
-    fn lseek(
-        &self,
-        _: &Request,
-        _: INodeNo,
-        _fh: FileHandle,
-        _offset: i64,
-        _whence: i32,
-        reply: ReplyLseek,
-    ) {
+    fn lseek(&self, _: &Request, _: INodeNo, _fh: FileHandle, _offset: i64, _whence: i32, reply: ReplyLseek) {
         reply.error(Errno::ENOSYS);
     }
 

@@ -89,9 +89,7 @@ pub(crate) struct HandlePublisher {
 impl HandlePublisher {
     pub(crate) fn new(capacity: usize) -> Self {
         let slots = (0..capacity).map(|_| Slot::default()).collect();
-        Self {
-            table: Arc::new(HandleTable { slots }),
-        }
+        Self { table: Arc::new(HandleTable { slots }) }
     }
 
     pub(crate) fn table(&self) -> Arc<HandleTable> {
@@ -107,15 +105,7 @@ impl HandlePublisher {
     pub(crate) fn retract(&mut self, fh: u64) {
         let slot = &self.table.slots[arena::index(fh)];
         if slot.fh.load(Ordering::Relaxed) == fh {
-            self.write(
-                fh,
-                0,
-                OpenView {
-                    file: 0,
-                    version: 0,
-                    size: 0,
-                },
-            );
+            self.write(fh, 0, OpenView { file: 0, version: 0, size: 0 });
         }
     }
 
@@ -123,16 +113,14 @@ impl HandlePublisher {
         let slot = &self.table.slots[arena::index(fh)];
         let before = slot.sequence.load(Ordering::Relaxed);
         debug_assert!(before.is_multiple_of(2), "one writer at a time");
-        slot.sequence
-            .store(before.wrapping_add(1), Ordering::Relaxed);
+        slot.sequence.store(before.wrapping_add(1), Ordering::Relaxed);
         // Keeps the stores below from rising above the odd sequence.
         fence(Ordering::Release);
         slot.fh.store(visible, Ordering::Relaxed);
         slot.file.store(view.file, Ordering::Relaxed);
         slot.version.store(view.version, Ordering::Relaxed);
         slot.size.store(view.size, Ordering::Relaxed);
-        slot.sequence
-            .store(before.wrapping_add(2), Ordering::Release);
+        slot.sequence.store(before.wrapping_add(2), Ordering::Release);
     }
 }
 
@@ -148,11 +136,7 @@ mod tests {
     }
 
     fn view(seed: u64) -> OpenView {
-        OpenView {
-            file: seed,
-            version: !seed,
-            size: seed.wrapping_mul(3),
-        }
+        OpenView { file: seed, version: !seed, size: seed.wrapping_mul(3) }
     }
 
     #[test]

@@ -63,17 +63,9 @@ pub(crate) struct InodeTable {
 impl InodeTable {
     /// The root is told by the kernel's mount itself: it is counted by nobody and never freed.
     pub(crate) fn new(root: Attr) -> Self {
-        let root = Seen {
-            attr: root,
-            at: None,
-            is_whole: false,
-        };
-        let mut table = Self {
-            inodes: HashMap::new(),
-        };
-        table
-            .inodes
-            .insert(ROOT_INO, Inode::new(ROOT_INO, b"", root));
+        let root = Seen { attr: root, at: None, is_whole: false };
+        let mut table = Self { inodes: HashMap::new() };
+        table.inodes.insert(ROOT_INO, Inode::new(ROOT_INO, b"", root));
         table
     }
 
@@ -140,26 +132,16 @@ impl InodeTable {
             return Err(Errno::EIO);
         }
         self.get(parent)?;
-        let seen = Seen {
-            attr: *attr,
-            at: Some(seen_at),
-            is_whole: true,
-        };
+        let seen = Seen { attr: *attr, at: Some(seen_at), is_whole: true };
         if let Some(known) = self.inodes.get(&attr.id.ino) {
             if seen.at < known.seen.at {
-                return Ok(Entry {
-                    seen: known.seen,
-                    is_current: false,
-                });
+                return Ok(Entry { seen: known.seen, is_current: false });
             }
             if known.parent != parent && self.is_ancestor(attr.id.ino, parent) {
                 return Err(Errno::ESTALE);
             }
         }
-        Ok(Entry {
-            seen,
-            is_current: true,
-        })
+        Ok(Entry { seen, is_current: true })
     }
 
     /// Counts one reference to an entry that [`entry`](Self::entry) approved; returns its inode.
@@ -169,8 +151,7 @@ impl InodeTable {
         let id = entry.seen.attr.id;
         match self.inodes.get_mut(&id.ino) {
             None => {
-                self.inodes
-                    .insert(id.ino, Inode::new(parent, name, entry.seen));
+                self.inodes.insert(id.ino, Inode::new(parent, name, entry.seen));
                 self.adopt(parent);
             }
             Some(inode) => {
@@ -189,10 +170,7 @@ impl InodeTable {
                 }
             }
         }
-        let inode = self
-            .inodes
-            .get_mut(&id.ino)
-            .expect("inserted or found above");
+        let inode = self.inodes.get_mut(&id.ino).expect("inserted or found above");
         inode.nlookup += 1;
         inode
     }
@@ -206,18 +184,12 @@ impl InodeTable {
     }
 
     fn adopt(&mut self, parent: u64) {
-        let parent = self
-            .inodes
-            .get_mut(&parent)
-            .expect("`entry` found the parent");
+        let parent = self.inodes.get_mut(&parent).expect("`entry` found the parent");
         parent.children += 1;
     }
 
     fn abandon(&mut self, parent: u64) {
-        let inode = self
-            .inodes
-            .get_mut(&parent)
-            .expect("a child keeps its parent alive");
+        let inode = self.inodes.get_mut(&parent).expect("a child keeps its parent alive");
         inode.children -= 1;
         self.free_unless_held(parent);
     }
@@ -230,10 +202,7 @@ impl InodeTable {
         {
             let parent = inode.parent;
             self.inodes.remove(&ino);
-            let holder = self
-                .inodes
-                .get_mut(&parent)
-                .expect("a child keeps its parent alive");
+            let holder = self.inodes.get_mut(&parent).expect("a child keeps its parent alive");
             holder.children -= 1;
             ino = parent;
         }
@@ -259,10 +228,7 @@ impl InodeTable {
                 continue;
             }
             *children.entry(inode.parent).or_default() += 1;
-            assert!(
-                inode.nlookup > 0 || inode.children > 0,
-                "{ino} is held by nobody"
-            );
+            assert!(inode.nlookup > 0 || inode.children > 0, "{ino} is held by nobody");
             assert!(inode.name.len() <= NAME_BYTES_MAX && !inode.name.is_empty());
             let mut above = ino;
             for _ in 0..=self.inodes.len() {
@@ -271,16 +237,9 @@ impl InodeTable {
             assert_eq!(above, ROOT_INO, "{ino} does not lead to the root");
         }
         for (&ino, inode) in &self.inodes {
-            assert_eq!(
-                inode.children,
-                children.remove(&ino).unwrap_or(0),
-                "children of {ino}"
-            );
+            assert_eq!(inode.children, children.remove(&ino).unwrap_or(0), "children of {ino}");
         }
-        assert!(
-            children.is_empty(),
-            "parents that do not exist: {children:?}"
-        );
+        assert!(children.is_empty(), "parents that do not exist: {children:?}");
     }
 }
 

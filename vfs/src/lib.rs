@@ -40,7 +40,6 @@ pub use inode::{NAME_BYTES_MAX, PATH_BYTES_MAX};
 pub use listed::LISTED_ENTRIES_MAX;
 pub use op::Op;
 pub use reply::{
-    AttrReply, DataReply, DirPlusReply, DirReply, EmptyReply, EntryReply, LinkReply, OpenReply,
-    StatfsReply,
+    AttrReply, DataReply, DirPlusReply, DirReply, EmptyReply, EntryReply, LinkReply, OpenReply, StatfsReply,
 };
 pub use tree::{Tree, TreeOptions};

@@ -37,13 +37,7 @@ impl Listed {
     }
 
     /// What is known of a name and since when, if that is within `ttl`.
-    pub(crate) fn find(
-        &mut self,
-        now: Instant,
-        ttl: Duration,
-        parent: u64,
-        name: &[u8],
-    ) -> Option<(Instant, Attr)> {
+    pub(crate) fn find(&mut self, now: Instant, ttl: Duration, parent: u64, name: &[u8]) -> Option<(Instant, Attr)> {
         while let Some((at, _)) = self.order.front()
             && now.saturating_duration_since(*at) >= ttl
         {

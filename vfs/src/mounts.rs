@@ -95,9 +95,7 @@ impl MountEntry {
 ///
 /// A line without the documented shape is passed over: one odd line must not hide the others.
 pub fn parse_mountinfo(table: &[u8]) -> impl Iterator<Item = MountEntry> + '_ {
-    table
-        .split(|&byte| byte == b'\n')
-        .filter_map(MountEntry::parse)
+    table.split(|&byte| byte == b'\n').filter_map(MountEntry::parse)
 }
 
 /// Lists the wormhole mounts in this process's mount namespace.
@@ -106,9 +104,7 @@ pub fn parse_mountinfo(table: &[u8]) -> impl Iterator<Item = MountEntry> + '_ {
 /// If `/proc/self/mountinfo` cannot be read.
 pub fn wormhole_mounts() -> io::Result<Vec<MountEntry>> {
     let table = read_table()?;
-    Ok(parse_mountinfo(&table)
-        .filter(MountEntry::is_wormhole)
-        .collect())
+    Ok(parse_mountinfo(&table).filter(MountEntry::is_wormhole).collect())
 }
 
 /// Finds what lies on top at `mountpoint`, which is compared as [`resolve`] gives it.
@@ -122,9 +118,7 @@ pub fn topmost_at(mountpoint: &Path) -> io::Result<Option<MountEntry>> {
 /// Lists what lies at `mountpoint`, bottom first.
 pub(crate) fn stack_at(mountpoint: &Path) -> io::Result<Vec<MountEntry>> {
     let table = read_table()?;
-    Ok(parse_mountinfo(&table)
-        .filter(|entry| entry.mountpoint == mountpoint)
-        .collect())
+    Ok(parse_mountinfo(&table).filter(|entry| entry.mountpoint == mountpoint).collect())
 }
 
 /// Makes a mountpoint's path absolute and free of links without asking what is mounted on it.
@@ -172,12 +166,10 @@ pub enum Liveness {
 pub fn probe(mountpoint: &Path, timeout: Duration) -> io::Result<Liveness> {
     let (answer, answered) = crossbeam_channel::bounded(1);
     let path = mountpoint.to_owned();
-    std::thread::Builder::new()
-        .name("vfs-probe".to_owned())
-        .spawn(move || {
-            // The asker may have stopped waiting; then nobody wants the answer.
-            let _unheard = answer.send(rustix::fs::statfs(&path).map(drop));
-        })?;
+    std::thread::Builder::new().name("vfs-probe".to_owned()).spawn(move || {
+        // The asker may have stopped waiting; then nobody wants the answer.
+        let _unheard = answer.send(rustix::fs::statfs(&path).map(drop));
+    })?;
     match answered.recv_timeout(timeout) {
         Ok(Ok(())) => Ok(Liveness::Alive),
         // Aborted while the question was pending, or before.
@@ -190,18 +182,13 @@ pub fn probe(mountpoint: &Path, timeout: Duration) -> io::Result<Liveness> {
 
 fn read_table() -> io::Result<Vec<u8>> {
     let mut table = Vec::new();
-    File::open("/proc/self/mountinfo")?
-        .take(MOUNTINFO_BYTES_MAX)
-        .read_to_end(&mut table)?;
+    File::open("/proc/self/mountinfo")?.take(MOUNTINFO_BYTES_MAX).read_to_end(&mut table)?;
     Ok(table)
 }
 
 fn parse_device(field: &[u8]) -> Option<DeviceNumber> {
     let (major, minor) = std::str::from_utf8(field).ok()?.split_once(':')?;
-    Some(DeviceNumber {
-        major: major.parse().ok()?,
-        minor: minor.parse().ok()?,
-    })
+    Some(DeviceNumber { major: major.parse().ok()?, minor: minor.parse().ok()? })
 }
 
 /// Undoes the kernel's `\ooo` escapes (space, tab, newline, backslash, `#`).
@@ -212,12 +199,7 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     let mut rest = field;
     while let Some((&byte, after)) = rest.split_first() {
         match after {
-            [
-                high @ b'0'..=b'3',
-                middle @ b'0'..=b'7',
-                low @ b'0'..=b'7',
-                tail @ ..,
-            ] if byte == b'\\' => {
+            [high @ b'0'..=b'3', middle @ b'0'..=b'7', low @ b'0'..=b'7', tail @ ..] if byte == b'\\' => {
                 plain.push((high - b'0') << 6 | (middle - b'0') << 3 | (low - b'0'));
                 rest = tail;
             }

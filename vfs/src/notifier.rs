@@ -78,9 +78,8 @@ impl NotifierThread {
 pub(crate) fn start(kernel: fuser::Notifier) -> io::Result<(Notifier, NotifierThread)> {
     let (notices, incoming) = bounded(NOTICES_MAX);
     let (running, stopped) = bounded(0);
-    let thread = std::thread::Builder::new()
-        .name("vfs-notify".to_owned())
-        .spawn(move || run(&kernel, &incoming, &stopped))?;
+    let thread =
+        std::thread::Builder::new().name("vfs-notify".to_owned()).spawn(move || run(&kernel, &incoming, &stopped))?;
     Ok((Notifier { notices }, NotifierThread { running, thread }))
 }
 

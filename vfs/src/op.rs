@@ -3,8 +3,7 @@
 use std::fmt;
 
 use crate::reply::{
-    AttrReply, DataReply, DirPlusReply, DirReply, EmptyReply, EntryReply, LinkReply, OpenReply,
-    StatfsReply,
+    AttrReply, DataReply, DirPlusReply, DirReply, EmptyReply, EntryReply, LinkReply, OpenReply, StatfsReply,
 };
 
 /// One request of the kernel, with the reply it is owed.
@@ -123,25 +122,15 @@ impl fmt::Display for Op {
             Self::Getattr { ino, .. } => write!(f, "getattr {ino}"),
             Self::Readlink { ino, .. } => write!(f, "readlink {ino}"),
             Self::Open { ino, flags, .. } => write!(f, "open {ino} flags {flags:#o}"),
-            Self::Read {
-                ino,
-                fh,
-                offset,
-                length,
-                ..
-            } => {
+            Self::Read { ino, fh, offset, length, .. } => {
                 write!(f, "read {ino} fh {fh:#x} {offset}+{length}")
             }
             Self::Release { fh, .. } => write!(f, "release fh {fh:#x}"),
             Self::Opendir { ino, .. } => write!(f, "opendir {ino}"),
-            Self::Readdir {
-                ino, dh, offset, ..
-            } => {
+            Self::Readdir { ino, dh, offset, .. } => {
                 write!(f, "readdir {ino} dh {dh:#x} from {offset}")
             }
-            Self::ReaddirPlus {
-                ino, dh, offset, ..
-            } => {
+            Self::ReaddirPlus { ino, dh, offset, .. } => {
                 write!(f, "readdirplus {ino} dh {dh:#x} from {offset}")
             }
             Self::Releasedir { dh, .. } => write!(f, "releasedir dh {dh:#x}"),

@@ -97,10 +97,7 @@ impl Readahead {
     fn advice(&mut self, sequential: bool, target: u64) -> Advice {
         let prefetch = self.frontier..target.max(self.frontier);
         self.frontier = prefetch.end;
-        Advice {
-            sequential,
-            prefetch,
-        }
+        Advice { sequential, prefetch }
     }
 }
 
@@ -132,13 +129,7 @@ mod tests {
     #[test]
     fn the_first_read_fetches_nothing_ahead() {
         let advice = Readahead::default().on_read(0, READ, SIZE);
-        assert_eq!(
-            advice,
-            Advice {
-                sequential: true,
-                prefetch: 1..1
-            }
-        );
+        assert_eq!(advice, Advice { sequential: true, prefetch: 1..1 });
         let advice = Readahead::default().on_read(1, READ, SIZE);
         assert!(!advice.sequential);
         assert!(advice.prefetch.is_empty());
@@ -165,11 +156,7 @@ mod tests {
             (furthest + AHEAD_BYTES_MAX, true),
             (furthest + AHEAD_BYTES_MAX + 1, false),
         ] {
-            assert_eq!(
-                in_stream().on_read(offset, READ, SIZE).sequential,
-                sequential,
-                "{offset}"
-            );
+            assert_eq!(in_stream().on_read(offset, READ, SIZE).sequential, sequential, "{offset}");
         }
     }
 

@@ -95,12 +95,7 @@ impl<F: Refuse, T> Reply<F, T> {
     /// A reply whose value, or error, arrives at the receiver.
     pub fn channel() -> (Self, Receiver<Result<T, Errno>>) {
         let (sender, receiver) = bounded(1);
-        (
-            Self {
-                inner: Some(Inner::Channel(sender)),
-            },
-            receiver,
-        )
+        (Self { inner: Some(Inner::Channel(sender)) }, receiver)
     }
 
     /// Answers with an error.
@@ -133,9 +128,7 @@ fn deliver<T>(sender: &Sender<Result<T, Errno>>, value: Result<T, Errno>) {
 
 impl<F: Refuse, T> From<F> for Reply<F, T> {
     fn from(reply: F) -> Self {
-        Self {
-            inner: Some(Inner::Fuse(reply)),
-        }
+        Self { inner: Some(Inner::Fuse(reply)) }
     }
 }
 
@@ -161,11 +154,7 @@ impl EntryReply {
         let generation = Generation(attr.id.generation());
         self.send(
             |fuse| fuse.entry_with_ttls(&attr_ttl, &entry_ttl, &attr.into(), generation),
-            || EntryOut {
-                attr: Some(*attr),
-                attr_ttl,
-                entry_ttl,
-            },
+            || EntryOut { attr: Some(*attr), attr_ttl, entry_ttl },
         );
     }
 
@@ -175,11 +164,7 @@ impl EntryReply {
     pub fn absent(self, entry_ttl: Duration) {
         self.send(
             |fuse| fuse.entry_with_ttls(&Duration::ZERO, &entry_ttl, &nothing(), Generation(0)),
-            || EntryOut {
-                attr: None,
-                attr_ttl: Duration::ZERO,
-                entry_ttl,
-            },
+            || EntryOut { attr: None, attr_ttl: Duration::ZERO, entry_ttl },
         );
     }
 }
@@ -208,13 +193,7 @@ fn nothing() -> fuser::FileAttr {
 impl AttrReply {
     /// Answers with the attributes.
     pub fn attr(self, attr: &Attr, attr_ttl: Duration) {
-        self.send(
-            |fuse| fuse.attr(&attr_ttl, &attr.into()),
-            || AttrOut {
-                attr: *attr,
-                attr_ttl,
-            },
-        );
+        self.send(|fuse| fuse.attr(&attr_ttl, &attr.into()), || AttrOut { attr: *attr, attr_ttl });
     }
 }
 
@@ -261,10 +240,7 @@ impl OpenReply {
         // Nothing is written through the handle, so a flush at each close(2) would say nothing.
         let mut flags = FopenFlags::FOPEN_NOFLUSH;
         flags.set(FopenFlags::FOPEN_KEEP_CACHE, keep_cache);
-        self.send(
-            |fuse| fuse.opened(FileHandle(fh), flags),
-            || OpenOut { fh, keep_cache },
-        );
+        self.send(|fuse| fuse.opened(FileHandle(fh), flags), || OpenOut { fh, keep_cache });
     }
 }
 

@@ -101,7 +101,7 @@ pub struct MountReport {
 /// How a session ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionEnd {
-    /// The mount was taken away and its last user left.
+    /// The mount was taken away and its last user left, or its connection was aborted.
     Unmounted,
     /// A reader thread failed; the mount has been taken away lazily.
     Failed(String),
@@ -183,26 +183,17 @@ impl FuseSession {
         let mut config = fuser::Config::default();
         config.n_threads = Some(options.reader_threads);
         config.clone_fd = own_queues;
-        let settings = InitSettings {
-            max_background: options.max_background.max(1),
-        };
+        let settings = InitSettings { max_background: options.max_background.max(1) };
         // Whom to let in is the kernel's to judge, and it has. A second check here, by the uid of
         // each request, would refuse files that were opened by the right user and passed on.
         let acl = fuser::SessionACL::All;
-        let session = fuser::Session::from_fd(
-            FuseFs::new(backend, handles, settings),
-            device_fd,
-            acl,
-            config,
-        )
-        .map_err(MountError::system(
-            "the kernel and we could not agree (FUSE_INIT)",
-        ))?;
+        let session = fuser::Session::from_fd(FuseFs::new(backend, handles, settings), device_fd, acl, config)
+            .map_err(MountError::system("the kernel and we could not agree (FUSE_INIT)"))?;
 
         // The readahead is set after the INIT reply, which lowers it.
         let read_ahead = read_ahead::set(mount.device, options.read_ahead_kb);
-        let (notifier, notifier_thread) = notifier::start(session.notifier())
-            .map_err(MountError::system("no thread for notifications"))?;
+        let (notifier, notifier_thread) =
+            notifier::start(session.notifier()).map_err(MountError::system("no thread for notifications"))?;
         std::thread::Builder::new()
             .name("vfs-session".to_owned())
             .spawn({
@@ -213,12 +204,7 @@ impl FuseSession {
         serving.0 = None;
         Ok(Self {
             notifier,
-            report: MountReport {
-                mountpoint: resolved,
-                device: mount.device,
-                read_ahead,
-                own_queues,
-            },
+            report: MountReport { mountpoint: resolved, device: mount.device, read_ahead, own_queues },
             shared: mount,
         })
     }
@@ -272,21 +258,21 @@ impl Drop for FuseSession {
 }
 
 /// The session thread: runs the readers, and sees to it that no dead mount is left behind.
-fn serve<B: Backend>(
-    session: fuser::Session<FuseFs<B>>,
-    notifier: NotifierThread,
-    shared: &Shared,
-) {
+fn serve<B: Backend>(session: fuser::Session<FuseFs<B>>, notifier: NotifierThread, shared: &Shared) {
     // Should anything here panic, those who wait still learn of the end.
     let ending = Ending(shared);
     let end = match session.run() {
         Ok(()) => SessionEnd::Unmounted,
+        // The connection went while a reader was taking a request out of it: the usual `ENODEV`,
+        // told differently (`fuse_dev_do_read`, fs/fuse/dev.c).
+        Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => SessionEnd::Unmounted,
         Err(error) => {
             tracing::error!(%error, "the FUSE session failed");
-            shared.remove();
             SessionEnd::Failed(error.to_string())
         }
     };
+    // A connection that was aborted (`umount -f`, fusectl) leaves its mount in the tree, dead.
+    shared.remove();
     // First tell, then wait for a thread that may itself be waiting for the mount to go.
     ending.0.finish(end);
     notifier.stop();
@@ -298,8 +284,7 @@ impl Drop for Ending<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.0.remove();
-            self.0
-                .finish(SessionEnd::Failed("the session thread panicked".to_owned()));
+            self.0.finish(SessionEnd::Failed("the session thread panicked".to_owned()));
         }
     }
 }
@@ -320,8 +305,7 @@ impl Shared {
     ///
     /// From the mount table: `stat` would ask a server that is not serving yet.
     fn find(resolved: &Path) -> Result<Self, MountError> {
-        let top = mounts::topmost_at(resolved)
-            .map_err(MountError::system("the mount table cannot be read"))?;
+        let top = mounts::topmost_at(resolved).map_err(MountError::system("the mount table cannot be read"))?;
         match top {
             Some(entry) if entry.is_wormhole() => Ok(Self {
                 mountpoint: resolved.to_owned(),
@@ -389,10 +373,8 @@ impl Shared {
 
     fn wait_timeout(&self, limit: Duration) -> Option<SessionEnd> {
         let end = self.lock_end();
-        let (end, _) = self
-            .ended
-            .wait_timeout_while(end, limit, |end| end.is_none())
-            .unwrap_or_else(PoisonError::into_inner);
+        let (end, _) =
+            self.ended.wait_timeout_while(end, limit, |end| end.is_none()).unwrap_or_else(PoisonError::into_inner);
         end.clone()
     }
 

@@ -66,28 +66,12 @@ impl TreeOptions {
 /// A question the host owes an answer to, with the reply that waits for it.
 #[derive(Debug)]
 enum Pending {
-    Lookup {
-        parent: u64,
-        name: Vec<u8>,
-        reply: EntryReply,
-    },
-    Getattr {
-        ino: u64,
-        reply: AttrReply,
-    },
-    Readlink {
-        reply: LinkReply,
-    },
-    Open {
-        fh: u64,
-        reply: OpenReply,
-    },
-    List {
-        dh: u64,
-    },
-    Statfs {
-        reply: StatfsReply,
-    },
+    Lookup { parent: u64, name: Vec<u8>, reply: EntryReply },
+    Getattr { ino: u64, reply: AttrReply },
+    Readlink { reply: LinkReply },
+    Open { fh: u64, reply: OpenReply },
+    List { dh: u64 },
+    Statfs { reply: StatfsReply },
 }
 
 impl Pending {
@@ -169,40 +153,20 @@ impl Tree {
             return self.handle_op_after_end(op, errno);
         }
         match op {
-            Op::Lookup {
-                parent,
-                name,
-                reply,
-            } => self.lookup(now, parent, name, reply),
+            Op::Lookup { parent, name, reply } => self.lookup(now, parent, name, reply),
             Op::Forget { ino, nlookup } => self.inodes.forget(ino, nlookup),
             Op::Getattr { ino, reply } => self.getattr(now, ino, reply),
             Op::Readlink { ino, reply } => self.readlink(ino, reply),
             Op::Open { ino, flags, reply } => self.open(ino, flags, reply),
-            Op::Read {
-                ino,
-                fh,
-                offset,
-                length,
-                reply,
-            } => {
+            Op::Read { ino, fh, offset, length, reply } => {
                 self.read(ino, fh, offset, length, reply);
             }
             Op::Release { fh, reply } => self.release(fh, reply),
             Op::Opendir { ino, reply } => self.opendir(ino, reply),
-            Op::Readdir {
-                ino,
-                dh,
-                offset,
-                reply,
-            } => {
+            Op::Readdir { ino, dh, offset, reply } => {
                 self.readdir(now, ino, dh, offset, reply.into());
             }
-            Op::ReaddirPlus {
-                ino,
-                dh,
-                offset,
-                reply,
-            } => {
+            Op::ReaddirPlus { ino, dh, offset, reply } => {
                 self.readdir(now, ino, dh, offset, reply.into());
             }
             Op::Releasedir { dh, reply } => self.releasedir(dh, reply),
@@ -218,11 +182,7 @@ impl Tree {
             return;
         };
         match pending {
-            Pending::Lookup {
-                parent,
-                name,
-                reply,
-            } => {
+            Pending::Lookup { parent, name, reply } => {
                 let attr = answer.and_then(Answer::into_attr);
                 self.on_lookup(now, parent, &name, attr, reply);
             }
@@ -276,10 +236,7 @@ impl Tree {
         for read in self.reads.drain(..) {
             read.reply.error(errno);
         }
-        for open in std::mem::take(&mut self.notices)
-            .into_iter()
-            .filter_map(|notice| notice.then)
-        {
+        for open in std::mem::take(&mut self.notices).into_iter().filter_map(|notice| notice.then) {
             self.close(open.fh);
             open.reply.error(errno);
         }
@@ -312,29 +269,17 @@ impl Tree {
         for inode in self.inodes.iter() {
             let Attr { version, size, .. } = inode.seen.attr;
             for &fh in &inode.handles {
-                let file = self
-                    .files
-                    .get(fh)
-                    .expect("an inode lists open handles only");
-                assert_eq!(
-                    (file.id, file.version, file.size),
-                    (inode.id, version, size)
-                );
+                let file = self.files.get(fh).expect("an inode lists open handles only");
+                assert_eq!((file.id, file.version, file.size), (inode.id, version, size));
             }
         }
         for (_, dir) in self.dirs.iter() {
             dir.check_invariants();
         }
         assert!(self.reads.len() <= READS_QUEUED_MAX);
-        let asked = self
-            .calls
-            .iter()
-            .filter(|(_, call)| !matches!(call, Call::Close { .. }));
+        let asked = self.calls.iter().filter(|(_, call)| !matches!(call, Call::Close { .. }));
         for (id, call) in asked {
-            assert!(
-                self.pending.get(id.0).is_some(),
-                "nobody waits for {call:?}"
-            );
+            assert!(self.pending.get(id.0).is_some(), "nobody waits for {call:?}");
         }
     }
 
@@ -375,11 +320,7 @@ impl Tree {
     /// Tells the kernel to forget, unless too much waits to be told.
     fn notify(&mut self, ino: u64, scope: NoticeScope) {
         if self.notices.len() < NOTICES_QUEUED_MAX {
-            self.notices.push_back(Notice {
-                ino,
-                scope,
-                then: None,
-            });
+            self.notices.push_back(Notice { ino, scope, then: None });
         }
     }
 

@@ -41,9 +41,7 @@ pub enum UnmountError {
     #[error("not permitted to unmount {}", .0.display())]
     PermissionDenied(PathBuf),
     /// An ordinary user needs the setuid program `fusermount3`, and it was not found.
-    #[error(
-        "unmounting as an ordinary user needs fusermount3 (package fuse3), which was not found"
-    )]
+    #[error("unmounting as an ordinary user needs fusermount3 (package fuse3), which was not found")]
     NoFusermount,
     /// `fusermount3 -u` failed or did not end in time (environment's).
     #[error("fusermount3 could not unmount {}: {reason}", mountpoint.display())]
@@ -71,10 +69,7 @@ pub enum UnmountError {
 /// # Errors
 /// See [`UnmountError`]; after an error the mount stands as before.
 pub fn unmount(mountpoint: &Path, lazy: Lazy) -> Result<(), UnmountError> {
-    let system = |source| UnmountError::System {
-        mountpoint: mountpoint.to_owned(),
-        source,
-    };
+    let system = |source| UnmountError::System { mountpoint: mountpoint.to_owned(), source };
     let resolved = mounts::resolve(mountpoint).map_err(system)?;
     match mounts::topmost_at(&resolved).map_err(system)? {
         Some(entry) if entry.is_wormhole() => detach(&resolved, lazy),
@@ -94,10 +89,7 @@ fn detach(resolved: &Path, lazy: Lazy) -> Result<(), UnmountError> {
         Err(Errno::BUSY) => Err(UnmountError::Busy(resolved.to_owned())),
         // umount2(2): EINVAL is "not a mount point"; ENOENT, the mountpoint went meanwhile.
         Err(Errno::INVAL | Errno::NOENT) => Err(UnmountError::NotMounted(resolved.to_owned())),
-        Err(errno) => Err(UnmountError::System {
-            mountpoint: resolved.to_owned(),
-            source: errno.into(),
-        }),
+        Err(errno) => Err(UnmountError::System { mountpoint: resolved.to_owned(), source: errno.into() }),
     }
 }
 
@@ -107,10 +99,7 @@ fn detach_by_fusermount(resolved: &Path, lazy: Lazy) -> Result<(), UnmountError>
         Lazy::Yes => &["-u", "-z", "--"],
     };
     let arguments = options.iter().map(OsStr::new).chain([resolved.as_os_str()]);
-    let failed = |reason: String| UnmountError::Fusermount {
-        mountpoint: resolved.to_owned(),
-        reason,
-    };
+    let failed = |reason: String| UnmountError::Fusermount { mountpoint: resolved.to_owned(), reason };
     match fusermount::run(arguments, None, FUSERMOUNT_UNMOUNT_MAX) {
         Ok(()) => Ok(()),
         Err(FusermountError::Missing) => Err(UnmountError::NoFusermount),
@@ -131,11 +120,7 @@ fn detach_by_fusermount(resolved: &Path, lazy: Lazy) -> Result<(), UnmountError>
 ///
 /// `resolved` comes from [`mounts::resolve`]. Between the look at the table and the system call
 /// somebody could still swap the mount; the kernel offers no unmount by identity.
-pub(crate) fn unmount_device(
-    resolved: &Path,
-    device: DeviceNumber,
-    lazy: Lazy,
-) -> Result<(), UnmountError> {
+pub(crate) fn unmount_device(resolved: &Path, device: DeviceNumber, lazy: Lazy) -> Result<(), UnmountError> {
     check_on_top(resolved, device)?;
     detach(resolved, lazy)
 }
@@ -151,10 +136,8 @@ pub(crate) fn abort_device(resolved: &Path, device: DeviceNumber) -> bool {
 }
 
 fn check_on_top(resolved: &Path, device: DeviceNumber) -> Result<(), UnmountError> {
-    let stack = mounts::stack_at(resolved).map_err(|source| UnmountError::System {
-        mountpoint: resolved.to_owned(),
-        source,
-    })?;
+    let stack = mounts::stack_at(resolved)
+        .map_err(|source| UnmountError::System { mountpoint: resolved.to_owned(), source })?;
     match stack.iter().rposition(|entry| entry.device == device) {
         None => Err(UnmountError::NotMounted(resolved.to_owned())),
         Some(place) if place + 1 < stack.len() => Err(UnmountError::Covered(resolved.to_owned())),

@@ -30,10 +30,8 @@ fn a_killed_daemon_with_a_guard_leaves_nothing_mounted() {
         }
         Some((_, mountpoint)) => {
             // The pipe's writing end lives in this process alone, as long as it lives.
-            let mut guard = play(&this_program(), TEST, "guard", &mountpoint)
-                .stdin(Stdio::piped())
-                .spawn()
-                .expect("a guard");
+            let mut guard =
+                play(&this_program(), TEST, "guard", &mountpoint).stdin(Stdio::piped()).spawn().expect("a guard");
             let pipe = guard.stdin.take();
             serve(&mountpoint);
             drop(pipe);
@@ -45,10 +43,7 @@ fn a_killed_daemon_with_a_guard_leaves_nothing_mounted() {
     let at = Mountpoint::new();
     let mut daemon = Part::start(play(&this_program(), TEST, "daemon", at.path()));
     daemon.await_line("MOUNTED");
-    assert_eq!(
-        std::fs::read(at.join("file")).expect("it is served"),
-        bytes_of(5000)
-    );
+    assert_eq!(std::fs::read(at.join("file")).expect("it is served"), bytes_of(5000));
     daemon.kill();
     // The guard inherited the daemon's standard output.
     let said = daemon.await_line("GUARD");
@@ -59,23 +54,16 @@ fn a_killed_daemon_with_a_guard_leaves_nothing_mounted() {
 
 #[test]
 fn a_killed_daemon_without_a_guard_leaves_a_dead_mount_that_the_next_one_removes() {
-    const TEST: &str =
-        "a_killed_daemon_without_a_guard_leaves_a_dead_mount_that_the_next_one_removes";
+    const TEST: &str = "a_killed_daemon_without_a_guard_leaves_a_dead_mount_that_the_next_one_removes";
     if let Some((_, mountpoint)) = role() {
         return serve(&mountpoint);
     }
     let at = Mountpoint::new();
     let mut daemon = Part::start(play(&this_program(), TEST, "daemon", at.path()));
     daemon.await_line("MOUNTED");
-    assert_eq!(
-        probe(at.path(), Duration::from_secs(20)).expect("it answers"),
-        Liveness::Alive
-    );
+    assert_eq!(probe(at.path(), Duration::from_secs(20)).expect("it answers"), Liveness::Alive);
     daemon.kill();
-    assert_eq!(
-        probe(at.path(), Duration::from_secs(20)).expect("a mount"),
-        Liveness::Dead
-    );
+    assert_eq!(probe(at.path(), Duration::from_secs(20)).expect("a mount"), Liveness::Dead);
 
     let server = Server::start(Share::new().with_file("other", 10));
     let session = mount(MountOptions::new(at.path()), &server);
@@ -98,10 +86,7 @@ fn a_guard_leaves_a_live_mount_alone_until_it_goes() {
     std::thread::scope(|scope| {
         let guard = scope.spawn(|| run_guard(path, std::io::empty()));
         assert!(mounted.at.join("file").exists());
-        assert_eq!(
-            mounted.session.unmount().expect("it goes"),
-            Unmounted::Clean
-        );
+        assert_eq!(mounted.session.unmount().expect("it goes"), Unmounted::Clean);
         let outcome = guard.join().expect("no panic").expect("it looks");
         assert_eq!(outcome, GuardOutcome::NothingMounted);
     });

@@ -20,9 +20,7 @@ use rustix::io::Errno;
 const LENGTHS: [usize; 6] = [0, 1, 4095, 4096, (1 << 20) + 1, 10_000_000];
 
 fn share_of_lengths() -> Share {
-    LENGTHS.iter().fold(Share::new(), |share, &length| {
-        share.with_file(&length.to_string(), length)
-    })
+    LENGTHS.iter().fold(Share::new(), |share, &length| share.with_file(&length.to_string(), length))
 }
 
 /// Reads to the end in blocks of one size, as `dd` does.
@@ -62,10 +60,7 @@ fn files_of_every_length_past_the_page_cache() {
                 .open(mounted.at.join(length.to_string()))
                 .expect("it opens");
             let found = read_in_blocks(&file, block);
-            assert!(
-                found == expected,
-                "{length} bytes in direct blocks of {block}"
-            );
+            assert!(found == expected, "{length} bytes in direct blocks of {block}");
         }
     }
     // 1 MiB is what INIT asked for, and what one direct read of 4 MiB must be cut into.
@@ -88,10 +83,7 @@ fn many_readers_of_one_file_at_any_offset() {
                     let offset = (reader * 7_919_993 + step * 611_953) % 9_900_000;
                     file.read_exact_at(&mut buffer, offset).expect("bytes");
                     let start = offset as usize;
-                    assert!(
-                        buffer == expected[start..start + buffer.len()],
-                        "at {offset}"
-                    );
+                    assert!(buffer == expected[start..start + buffer.len()], "at {offset}");
                 }
             });
         }
@@ -105,20 +97,14 @@ fn a_program_runs_from_the_mount() {
     let mut share = Share::new();
     share.add(1, "cat", 0o755, Content::Bytes(program));
     let mounted = Mounted::new(share.with_file("text", 300_000));
-    let output = Command::new(mounted.at.join("cat"))
-        .arg(mounted.at.join("text"))
-        .output()
-        .expect("it starts");
+    let output = Command::new(mounted.at.join("cat")).arg(mounted.at.join("text")).output().expect("it starts");
     assert!(output.status.success());
     assert!(output.stdout == bytes_of(300_000));
 }
 
 #[test]
 fn names_of_every_byte() {
-    let mut names: Vec<Vec<u8>> = (1..=255)
-        .filter(|&byte| byte != b'/')
-        .map(|byte| vec![b'n', byte])
-        .collect();
+    let mut names: Vec<Vec<u8>> = (1..=255).filter(|&byte| byte != b'/').map(|byte| vec![b'n', byte]).collect();
     names.push(vec![0xff; 255]);
     let mut share = Share::new();
     for (length, name) in names.iter().enumerate() {
@@ -127,10 +113,7 @@ fn names_of_every_byte() {
     let mounted = Mounted::new(share);
     for (length, name) in names.iter().enumerate() {
         let path = mounted.at.join(OsStr::from_bytes(name));
-        assert!(
-            std::fs::read(&path).expect("it opens") == bytes_of(length),
-            "{path:?}"
-        );
+        assert!(std::fs::read(&path).expect("it opens") == bytes_of(length), "{path:?}");
     }
     let mut listed: Vec<Vec<u8>> = std::fs::read_dir(mounted.at.path())
         .expect("it lists")
@@ -176,10 +159,7 @@ fn links_and_figures() {
     share.add(1, "link", 0o777, Content::Link(b"folder/file".to_vec()));
     let mounted = Mounted::new(share);
     let link = mounted.at.join("link");
-    assert_eq!(
-        std::fs::read_link(&link).expect("a link"),
-        Path::new("folder/file")
-    );
+    assert_eq!(std::fs::read_link(&link).expect("a link"), Path::new("folder/file"));
     assert_eq!(std::fs::read(&link).expect("it leads somewhere"), b"found");
 
     let found = rustix::fs::statvfs(mounted.at.path()).expect("figures");
@@ -199,11 +179,7 @@ fn every_change_is_refused() {
         std::fs::write(&new, b"x"),
         OpenOptions::new().write(true).open(&file).map(drop),
         OpenOptions::new().append(true).open(&file).map(drop),
-        OpenOptions::new()
-            .write(true)
-            .truncate(true)
-            .open(&file)
-            .map(drop),
+        OpenOptions::new().write(true).truncate(true).open(&file).map(drop),
         std::fs::create_dir(&new),
         std::fs::remove_dir(mounted.at.join("folder")),
         std::fs::remove_file(&file),
@@ -212,17 +188,12 @@ fn every_change_is_refused() {
         std::os::unix::fs::symlink("file", &new),
         std::fs::set_permissions(&file, PermissionsExt::from_mode(0o777)),
         std::os::unix::fs::chown(&file, Some(1), Some(1)),
-        rustix::fs::setxattr(&file, "user.x", b"1", rustix::fs::XattrFlags::empty())
-            .map_err(Into::into),
+        rustix::fs::setxattr(&file, "user.x", b"1", rustix::fs::XattrFlags::empty()).map_err(Into::into),
     ];
     for (index, change) in changes.into_iter().enumerate() {
         let refused = change.expect_err("nothing can be changed");
         let errno = refused.raw_os_error();
-        assert_eq!(
-            errno,
-            Some(Errno::ROFS.raw_os_error()),
-            "change {index}: {refused}"
-        );
+        assert_eq!(errno, Some(Errno::ROFS.raw_os_error()), "change {index}: {refused}");
     }
     assert_eq!(std::fs::read(&file).expect("unchanged"), bytes_of(10));
 }

@@ -51,24 +51,14 @@ fn as_user(test: &str, body: impl FnOnce(&Path)) {
     let played = play(&program, test, "user", &mountpoint);
     let mut command = Command::new("unshare");
     command
-        .args([
-            "--mount",
-            "--propagation",
-            "private",
-            "sh",
-            "-c",
-            AS_USER,
-            "sh",
-        ])
+        .args(["--mount", "--propagation", "private", "sh", "-c", AS_USER, "sh"])
         .arg(folder.path())
         .arg(&program)
         .args(played.get_args());
     for (key, value) in played.get_envs() {
         command.env(key, value.expect("only set"));
     }
-    let output = command
-        .output()
-        .expect("unshare must be installed (package util-linux)");
+    let output = command.output().expect("unshare must be installed (package util-linux)");
     assert!(
         output.status.success(),
         "as the user:\n{}{}",
@@ -90,19 +80,13 @@ fn a_user_mounts_reads_and_unmounts() {
     as_user("a_user_mounts_reads_and_unmounts", |mountpoint| {
         let (session, _server) = served(mountpoint);
         let line = mount_line(mountpoint).expect("it is mounted");
-        assert!(
-            line.starts_with("a\\040farm,\\040with\\134a\\040comma "),
-            "{line}"
-        );
+        assert!(line.starts_with("a\\040farm,\\040with\\134a\\040comma "), "{line}");
         assert!(line.contains(" fuse.wormhole ro,nosuid,nodev"), "{line}");
         assert!(line.contains("user_id=65534"), "{line}");
         let bytes = std::fs::read(mountpoint.join("file")).expect("it is served");
         assert!(bytes == bytes_of(3_000_000));
         let report = session.report();
-        assert!(
-            matches!(report.read_ahead, ReadAhead::NotPermitted { .. }),
-            "{report:?}"
-        );
+        assert!(matches!(report.read_ahead, ReadAhead::NotPermitted { .. }), "{report:?}");
         assert!(report.own_queues, "{report:?}");
 
         assert_eq!(session.unmount().expect("it goes"), Unmounted::Clean);
@@ -137,15 +121,12 @@ fn a_users_busy_mount_leaves_the_tree_and_serves_its_last_user() {
 
 #[test]
 fn a_user_who_drops_the_session_leaves_nothing_mounted() {
-    as_user(
-        "a_user_who_drops_the_session_leaves_nothing_mounted",
-        |mountpoint| {
-            let (session, server) = served(mountpoint);
-            drop(session);
-            assert_eq!(mount_line(mountpoint), None);
-            assert_eq!(Arc::strong_count(&server), 1);
-        },
-    );
+    as_user("a_user_who_drops_the_session_leaves_nothing_mounted", |mountpoint| {
+        let (session, server) = served(mountpoint);
+        drop(session);
+        assert_eq!(mount_line(mountpoint), None);
+        assert_eq!(Arc::strong_count(&server), 1);
+    });
 }
 
 #[test]
@@ -156,16 +137,10 @@ fn a_user_is_told_what_is_not_permitted() {
         let mut options = MountOptions::new(mountpoint);
         options.allow_other = true;
         let refused = attempt(options).expect_err("fuse.conf is empty");
-        assert!(
-            matches!(refused, MountError::AllowOtherRefused),
-            "{refused}"
-        );
+        assert!(matches!(refused, MountError::AllowOtherRefused), "{refused}");
 
         let refused = attempt(MountOptions::new("/etc")).expect_err("not the user's folder");
-        assert!(
-            matches!(refused, MountError::PermissionDenied(_)),
-            "{refused}"
-        );
+        assert!(matches!(refused, MountError::PermissionDenied(_)), "{refused}");
         assert_eq!(mount_line(mountpoint), None);
     });
 }

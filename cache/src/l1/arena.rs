@@ -33,10 +33,7 @@ impl Arena {
         // Best effort: with huge pages a first fill faults once per 2 MiB instead of 512 times. Kernels built without
         // them refuse, which changes speed only.
         let _ = map.advise(Advice::HugePage);
-        Ok(Self {
-            map: MmapRaw::from(map),
-            units: slabs * UNITS_PER_SLAB,
-        })
+        Ok(Self { map: MmapRaw::from(map), units: slabs * UNITS_PER_SLAB })
     }
 
     /// Returns the address of a unit.
@@ -62,9 +59,6 @@ impl Arena {
         // SAFETY: `MADV_DONTNEED` zeroes bytes under whoever refers to them. Nobody does: a `Vacant` is the only claim
         // to its memory (`slab`), it is borrowed throughout, and `FrameMut::lend` would have consumed it. memmap2
         // checks the range against the mapping, which `self.map` owns.
-        unsafe {
-            self.map
-                .unchecked_advise_range(UncheckedAdvice::DontNeed, offset, SLAB_BYTES)
-        }
+        unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, offset, SLAB_BYTES) }
     }
 }

@@ -23,25 +23,14 @@ pub(super) struct Files {
 impl Files {
     /// Creates empty lists for slots below `slots`.
     pub(super) fn new(slots: u32) -> Self {
-        let links = Links {
-            file: 0,
-            next: NONE,
-            previous: NONE,
-        };
-        Self {
-            heads: HashMap::new(),
-            links: vec![links; slots as usize].into_boxed_slice(),
-        }
+        let links = Links { file: 0, next: NONE, previous: NONE };
+        Self { heads: HashMap::new(), links: vec![links; slots as usize].into_boxed_slice() }
     }
 
     /// Adds a slot to a file's list; it is in none yet.
     pub(super) fn add(&mut self, slot: u32, file: u64) {
         let next = self.heads.insert(file, slot).unwrap_or(NONE);
-        self.links[slot as usize] = Links {
-            file,
-            next,
-            previous: NONE,
-        };
+        self.links[slot as usize] = Links { file, next, previous: NONE };
         if next != NONE {
             self.links[next as usize].previous = slot;
         }
@@ -49,11 +38,7 @@ impl Files {
 
     /// Takes a slot out of the list it is in.
     pub(super) fn remove(&mut self, slot: u32) {
-        let Links {
-            file,
-            next,
-            previous,
-        } = self.links[slot as usize];
+        let Links { file, next, previous } = self.links[slot as usize];
         if next != NONE {
             self.links[next as usize].previous = previous;
         }

@@ -22,10 +22,7 @@ struct Held {
 impl Clone for Held {
     fn clone(&self) -> Self {
         self.lane.shared.index.slots.pin_again(self.slot);
-        Self {
-            lane: Arc::clone(&self.lane),
-            slot: self.slot,
-        }
+        Self { lane: Arc::clone(&self.lane), slot: self.slot }
     }
 }
 
@@ -51,38 +48,19 @@ impl Frame {
         let Shared { index, seed, .. } = &*lane.shared;
         let slot = index.lookup(key, key.hash(*seed))?;
         // The pin that the lookup left us, found LIVE; the length is read under it.
-        let held = Held {
-            lane: Arc::clone(lane),
-            slot,
-        };
-        Some(Self {
-            held,
-            len: index.slots.len(slot),
-        })
+        let held = Held { lane: Arc::clone(lane), slot };
+        Some(Self { held, len: index.slots.len(slot) })
     }
 
     /// Publishes a filled frame under `key` in `cell`; the filler's pin becomes the result's.
     ///
     /// # Panics
     /// If the frame's class is not the key's, or `len` is more than it holds.
-    pub(super) fn publish(
-        filled: FrameMut,
-        cell: Cell,
-        key: &ChunkKey,
-        hash: u64,
-        len: u32,
-    ) -> Self {
+    pub(super) fn publish(filled: FrameMut, cell: Cell, key: &ChunkKey, hash: u64, len: u32) -> Self {
         assert_eq!(filled.class, key.class, "the frame is of the key's class");
-        assert!(
-            len as usize <= filled.class.bytes(),
-            "{len} bytes in a frame of {:?}",
-            filled.class
-        );
+        assert!(len as usize <= filled.class.bytes(), "{len} bytes in a frame of {:?}", filled.class);
         let FrameMut { held, .. } = filled;
-        held.lane
-            .shared
-            .index
-            .publish(cell, held.slot, key, hash, len);
+        held.lane.shared.index.publish(cell, held.slot, key, hash, len);
         Self { held, len }
     }
 
@@ -112,10 +90,7 @@ impl AsRef<[u8]> for Frame {
 
 impl fmt::Debug for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Frame")
-            .field("slot", &self.held.slot)
-            .field("len", &self.len)
-            .finish()
+        f.debug_struct("Frame").field("slot", &self.held.slot).field("len", &self.len).finish()
     }
 }
 
@@ -133,13 +108,7 @@ impl FrameMut {
     pub(super) fn lend(lane: &Arc<Lane>, vacant: Vacant) -> Self {
         let slot = vacant.slot();
         lane.shared.index.slots.lend(slot);
-        Self {
-            held: Held {
-                lane: Arc::clone(lane),
-                slot,
-            },
-            class: vacant.class(),
-        }
+        Self { held: Held { lane: Arc::clone(lane), slot }, class: vacant.class() }
     }
 
     /// Tells the frame's class.
@@ -181,9 +150,6 @@ impl DerefMut for FrameMut {
 
 impl fmt::Debug for FrameMut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FrameMut")
-            .field("slot", &self.held.slot)
-            .field("class", &self.class)
-            .finish()
+        f.debug_struct("FrameMut").field("slot", &self.held.slot).field("class", &self.class).finish()
     }
 }

@@ -31,10 +31,7 @@ pub(super) struct Index {
 impl Index {
     /// Creates an index of `slots` slots, all of them home and none in the table.
     pub(super) fn new(slots: u32) -> Self {
-        Self {
-            slots: Slots::new(slots),
-            table: Table::new(slots),
-        }
+        Self { slots: Slots::new(slots), table: Table::new(slots) }
     }
 
     /// Finds the slot of `key` and pins it; the caller owes one `unpin`. Wait-free, no allocation.
@@ -80,9 +77,7 @@ impl Index {
 
     /// Lists the slots that stand in the cells of `hash`.
     pub(super) fn neighbours(&self, hash: u64) -> impl Iterator<Item = u32> {
-        self.table
-            .cells(hash)
-            .filter_map(|cell| self.table.slot_in(cell))
+        self.table.cells(hash).filter_map(|cell| self.table.slot_in(cell))
     }
 
     /// Publishes a filled slot in `cell`, which is empty or holds an older slot of the same key.

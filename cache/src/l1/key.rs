@@ -87,25 +87,13 @@ mod tests {
 
     #[test]
     fn words_tell_every_field_apart() {
-        let base = ChunkKey {
-            file: 1,
-            version: 2,
-            index: 3,
-            class: FrameClass::Small,
-        };
+        let base = ChunkKey { file: 1, version: 2, index: 3, class: FrameClass::Small };
         let others = [
             ChunkKey { file: 9, ..base },
             ChunkKey { version: 9, ..base },
             ChunkKey { index: 9, ..base },
-            ChunkKey {
-                class: FrameClass::Large,
-                ..base
-            },
-            ChunkKey {
-                file: 2,
-                version: 1,
-                ..base
-            },
+            ChunkKey { class: FrameClass::Large, ..base },
+            ChunkKey { file: 2, version: 1, ..base },
         ];
         for other in others {
             assert_ne!(base.words(), other.words());
@@ -120,23 +108,13 @@ mod tests {
         let mut tags = HashSet::new();
         for file in 0..64 {
             for index in 0..128 {
-                let hash = ChunkKey {
-                    file,
-                    version: 1,
-                    index,
-                    class: FrameClass::Large,
-                }
-                .hash(0);
+                let hash = ChunkKey { file, version: 1, index, class: FrameClass::Large }.hash(0);
                 buckets[(hash & 1023) as usize] += 1;
                 tags.insert((hash >> 32) as u32);
             }
         }
         // Mean 8 per bucket; a Poisson draw passes 30 about once in 1e9 buckets.
-        assert!(
-            buckets.iter().all(|&count| count < 30),
-            "{:?}",
-            buckets.iter().max()
-        );
+        assert!(buckets.iter().all(|&count| count < 30), "{:?}", buckets.iter().max());
         assert!(tags.len() > 8180, "{} of 8192 tags differ", tags.len());
     }
 }

@@ -2,14 +2,8 @@
 //!
 //! Payload is a loom cell, so a read that is not ordered after the fill, or before the next one, fails the test even
 //! where it would return the right bytes. Loom has no lost wake-ups to look for here; what it proves are the orderings.
-#![allow(
-    dead_code,
-    reason = "the modules below are compiled whole, and a model uses a part"
-)]
-#![allow(
-    clippy::duplicate_mod,
-    reason = "the same sources over other atomics is the point"
-)]
+#![allow(dead_code, reason = "the modules below are compiled whole, and a model uses a part")]
+#![allow(clippy::duplicate_mod, reason = "the same sources over other atomics is the point")]
 
 use super::key;
 
@@ -33,12 +27,7 @@ use slot::Slots;
 use table::Cell;
 
 fn key(file: u64) -> ChunkKey {
-    ChunkKey {
-        file,
-        version: 1,
-        index: 0,
-        class: FrameClass::Small,
-    }
+    ChunkKey { file, version: 1, index: 0, class: FrameClass::Small }
 }
 
 /// Loom's cell asks for raw pointers; this is the fence around them.
@@ -75,10 +64,7 @@ struct OneSlot {
 
 impl OneSlot {
     fn new() -> Arc<Self> {
-        Arc::new(Self {
-            slots: Slots::new(1),
-            payload: payload::Payload::new(),
-        })
+        Arc::new(Self { slots: Slots::new(1), payload: payload::Payload::new() })
     }
 
     /// Fills the slot, which is home, and publishes it, the filler's pin let go.
@@ -93,10 +79,7 @@ impl OneSlot {
     fn read(&self) {
         if self.slots.pin(0) {
             let file = self.payload.read();
-            assert!(
-                self.slots.carries(0, &key(file)),
-                "payload {file} under another key"
-            );
+            assert!(self.slots.carries(0, &key(file)), "payload {file} under another key");
             self.slots.unpin(0);
         }
     }
@@ -139,11 +122,7 @@ fn a_frame_is_refilled_only_after_its_readers_left() {
             reader.join().unwrap();
         }
         assert!(!one.slots.is_pinned(0));
-        assert_eq!(
-            one.take_returned(),
-            0,
-            "what was never lent out unlisted is not returned"
-        );
+        assert_eq!(one.take_returned(), 0, "what was never lent out unlisted is not returned");
     });
 }
 

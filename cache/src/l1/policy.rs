@@ -65,12 +65,7 @@ struct Fifo {
 }
 
 impl Fifo {
-    const EMPTY: Self = Self {
-        newest: NONE,
-        oldest: NONE,
-        units: 0,
-        frames: 0,
-    };
+    const EMPTY: Self = Self { newest: NONE, oldest: NONE, units: 0, frames: 0 };
 }
 
 /// The policy's state.
@@ -86,12 +81,7 @@ pub(super) struct S3Fifo {
 impl S3Fifo {
     /// Creates empty queues for slots below `slots`, one unit of memory each.
     pub(super) fn new(slots: u32) -> Self {
-        let node = Node {
-            newer: NONE,
-            older: NONE,
-            units: 0,
-            queue: Queue::Out,
-        };
+        let node = Node { newer: NONE, older: NONE, units: 0, queue: Queue::Out };
         Self {
             nodes: vec![node; slots as usize].into_boxed_slice(),
             small: Fifo::EMPTY,
@@ -104,11 +94,7 @@ impl S3Fifo {
     /// Enters a new chunk: into main if its name is remembered, else into small.
     pub(super) fn admit(&mut self, slot: u32, units: u32, hash: u64) {
         debug_assert_eq!(self.nodes[slot as usize].queue, Queue::Out);
-        let queue = if self.ghosts.take(hash, self.len()) {
-            Queue::Main
-        } else {
-            Queue::Small
-        };
+        let queue = if self.ghosts.take(hash, self.len()) { Queue::Main } else { Queue::Small };
         self.nodes[slot as usize].units = units;
         self.push(slot, queue);
     }
@@ -143,11 +129,7 @@ impl S3Fifo {
         let mut passed_over = 0;
         for _ in 0..TURNS_PER_FRAME * self.len() {
             let from_small = self.main.frames == 0 || self.small.units > self.small_units_target;
-            let slot = if from_small {
-                self.small.oldest
-            } else {
-                self.main.oldest
-            };
+            let slot = if from_small { self.small.oldest } else { self.main.oldest };
             let touches = residents.touches(slot);
             if residents.is_pinned(slot) {
                 passed_over += 1;
@@ -172,9 +154,7 @@ impl S3Fifo {
     fn oldest_first(&self) -> impl Iterator<Item = u32> {
         let walk = |oldest: u32| {
             let real = |slot: u32| (slot != NONE).then_some(slot);
-            std::iter::successors(real(oldest), move |&slot| {
-                real(self.nodes[slot as usize].newer)
-            })
+            std::iter::successors(real(oldest), move |&slot| real(self.nodes[slot as usize].newer))
         };
         walk(self.small.oldest).chain(walk(self.main.oldest))
     }
@@ -199,21 +179,11 @@ impl S3Fifo {
         } else {
             self.nodes[older as usize].newer = slot;
         }
-        self.nodes[slot as usize] = Node {
-            newer: NONE,
-            older,
-            units,
-            queue,
-        };
+        self.nodes[slot as usize] = Node { newer: NONE, older, units, queue };
     }
 
     fn unlink(&mut self, slot: u32) -> Queue {
-        let Node {
-            newer,
-            older,
-            units,
-            queue,
-        } = self.nodes[slot as usize];
+        let Node { newer, older, units, queue } = self.nodes[slot as usize];
         let fifo = self.fifo(queue);
         fifo.units -= u64::from(units);
         fifo.frames -= 1;
@@ -251,10 +221,7 @@ struct Ghosts {
 impl Ghosts {
     fn new(slots: u32) -> Self {
         let buckets = (slots as usize / GHOST_WAYS).next_power_of_two();
-        Self {
-            buckets: vec![[0; GHOST_WAYS]; buckets].into_boxed_slice(),
-            now: 1,
-        }
+        Self { buckets: vec![[0; GHOST_WAYS]; buckets].into_boxed_slice(), now: 1 }
     }
 
     fn remember(&mut self, hash: u64) {
@@ -263,27 +230,17 @@ impl Ghosts {
         let bucket = self.bucket(hash);
         // The oldest gives way; an empty entry is of time 0, older than all.
         let age = |name: u64| {
-            if name == 0 {
-                u32::MAX
-            } else {
-                now.wrapping_sub(name as u32)
-            }
+            if name == 0 { u32::MAX } else { now.wrapping_sub(name as u32) }
         };
-        let oldest = bucket
-            .iter_mut()
-            .max_by_key(|name| age(**name))
-            .expect("a bucket has ways");
+        let oldest = bucket.iter_mut().max_by_key(|name| age(**name)).expect("a bucket has ways");
         *oldest = hash & !u64::from(u32::MAX) | u64::from(now);
     }
 
     /// Takes a name out if it is among the last `length` that were remembered.
     fn take(&mut self, hash: u64, length: usize) -> bool {
         let now = self.now;
-        let fresh = |name: u64| {
-            name != 0
-                && (name ^ hash) >> 32 == 0
-                && now.wrapping_sub(name as u32) as usize <= length
-        };
+        let fresh =
+            |name: u64| name != 0 && (name ^ hash) >> 32 == 0 && now.wrapping_sub(name as u32) as usize <= length;
         let Some(name) = self.bucket(hash).iter_mut().find(|name| fresh(**name)) else {
             return false;
         };
@@ -360,11 +317,7 @@ mod tests {
         fake.set(1, 2, false);
         assert_eq!(evict(&mut policy, &fake), 0);
         assert_eq!(evict(&mut policy, &fake), 2);
-        assert_eq!(
-            (policy.main.frames, fake.touches(1)),
-            (1, 0),
-            "promoted with its counter cleared"
-        );
+        assert_eq!((policy.main.frames, fake.touches(1)), (1, 0), "promoted with its counter cleared");
     }
 
     #[test]
@@ -375,11 +328,7 @@ mod tests {
         assert_eq!(policy.nodes[0].queue, Queue::Main);
         policy.remove(0);
         policy.admit(0, 1, hash(0));
-        assert_eq!(
-            policy.nodes[0].queue,
-            Queue::Small,
-            "a name is taken out when it is used"
-        );
+        assert_eq!(policy.nodes[0].queue, Queue::Small, "a name is taken out when it is used");
     }
 
     #[test]

@@ -87,9 +87,7 @@ impl Clone for L1Reader {
 
 impl L1Reader {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self {
-            lane: Lane::new(shared),
-        }
+        Self { lane: Lane::new(shared) }
     }
 
     /// Looks a chunk up and counts the use, for the statistics and for eviction.
@@ -126,11 +124,7 @@ impl L1Reader {
     pub fn stats(&self) -> L1Stats {
         let shared = &self.lane.shared;
         let sum = |counter: fn(&Stripe) -> &AtomicU64| {
-            shared
-                .stripes
-                .iter()
-                .map(|stripe| counter(stripe).load(Ordering::Relaxed))
-                .sum()
+            shared.stripes.iter().map(|stripe| counter(stripe).load(Ordering::Relaxed)).sum()
         };
         let counters = &shared.counters;
         L1Stats {
@@ -147,9 +141,7 @@ impl L1Reader {
 
 impl fmt::Debug for L1Reader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("L1Reader")
-            .field("stats", &self.stats())
-            .finish()
+        f.debug_struct("L1Reader").field("stats", &self.stats()).finish()
     }
 }
 

@@ -2,14 +2,8 @@
 //!
 //! Shuttle runs every operation in one total order, so it says nothing about memory orderings (loom does); it finds
 //! the interleavings of a whole cache: several keys, slots that change hands, held frames, replacement, removal.
-#![allow(
-    dead_code,
-    reason = "the modules below are compiled whole, and a model uses a part"
-)]
-#![allow(
-    clippy::duplicate_mod,
-    reason = "the same sources over other atomics is the point"
-)]
+#![allow(dead_code, reason = "the modules below are compiled whole, and a model uses a part")]
+#![allow(clippy::duplicate_mod, reason = "the same sources over other atomics is the point")]
 
 use super::key;
 
@@ -38,12 +32,7 @@ const WRITES: u64 = 8;
 const READS: u64 = 6;
 
 fn key(file: u64) -> ChunkKey {
-    ChunkKey {
-        file,
-        version: 1,
-        index: 0,
-        class: FrameClass::Small,
-    }
+    ChunkKey { file, version: 1, index: 0, class: FrameClass::Small }
 }
 
 struct Cache {
@@ -55,13 +44,8 @@ struct Cache {
 
 impl Cache {
     fn new() -> Arc<Self> {
-        let payload = (0..SLOTS)
-            .map(|_| [AtomicU64::new(0), AtomicU64::new(0)])
-            .collect();
-        Arc::new(Self {
-            index: Index::new(SLOTS),
-            payload,
-        })
+        let payload = (0..SLOTS).map(|_| [AtomicU64::new(0), AtomicU64::new(0)]).collect();
+        Arc::new(Self { index: Index::new(SLOTS), payload })
     }
 
     /// Reads the payload of a slot that the caller holds, and checks it.
@@ -88,10 +72,7 @@ impl Cache {
             let found = self.index.lookup(&key(file), key(file).hash(0));
             if let Some(slot) = found {
                 let value = self.value(slot, file);
-                assert!(
-                    value >= newest[file as usize],
-                    "an older value after a newer one"
-                );
+                assert!(value >= newest[file as usize], "an older value after a newer one");
                 newest[file as usize] = value;
                 self.index.slots.touch(slot);
                 let before = held.replace((slot, file, value));
@@ -120,19 +101,13 @@ struct Writer {
 impl Writer {
     fn come_home(&mut self, slot: u32) {
         assert!(!self.home.contains(&slot), "slot {slot} came home twice");
-        assert!(
-            self.placed.iter().all(|(_, placed)| *placed != slot),
-            "slot {slot} came home while in the table"
-        );
+        assert!(self.placed.iter().all(|(_, placed)| *placed != slot), "slot {slot} came home while in the table");
         self.home.push(slot);
     }
 
     fn collect(&mut self) {
         let mut returned = Vec::new();
-        self.cache
-            .index
-            .slots
-            .take_returned(|slot| returned.push(slot));
+        self.cache.index.slots.take_returned(|slot| returned.push(slot));
         for slot in returned {
             self.come_home(slot);
         }
@@ -175,10 +150,7 @@ impl Writer {
         }
         let (chunk, hash) = (key(file), key(file).hash(0));
         let older = index.find(&chunk, hash);
-        let cell = older.map_or_else(
-            || index.vacancy(hash).expect("16 cells for 3 slots"),
-            |(cell, _)| cell,
-        );
+        let cell = older.map_or_else(|| index.vacancy(hash).expect("16 cells for 3 slots"), |(cell, _)| cell);
         index.publish(cell, slot, &chunk, hash, 0);
         if let Some((cell, older)) = older {
             self.placed.retain(|placed| *placed != (cell, older));
@@ -187,9 +159,7 @@ impl Writer {
             }
         }
         self.placed.push((cell, slot));
-        let found = index
-            .lookup(&chunk, hash)
-            .expect("published and not yet evicted");
+        let found = index.lookup(&chunk, hash).expect("published and not yet evicted");
         assert_eq!(found, slot);
         index.slots.unpin(found);
         index.slots.unpin(slot);
@@ -204,11 +174,7 @@ fn history() {
             thread::spawn(move || cache.read())
         })
         .collect();
-    let mut writer = Writer {
-        cache: Arc::clone(&cache),
-        home: (0..SLOTS).collect(),
-        placed: Vec::new(),
-    };
+    let mut writer = Writer { cache: Arc::clone(&cache), home: (0..SLOTS).collect(), placed: Vec::new() };
     for number in 1..=WRITES {
         writer.write(number);
     }
@@ -216,15 +182,8 @@ fn history() {
         reader.join().unwrap();
     }
     writer.collect();
-    assert_eq!(
-        writer.home.len() + writer.placed.len(),
-        SLOTS as usize,
-        "every slot is accounted for"
-    );
-    assert!(
-        (0..SLOTS).all(|slot| !cache.index.slots.is_pinned(slot)),
-        "every pin was taken back"
-    );
+    assert_eq!(writer.home.len() + writer.placed.len(), SLOTS as usize, "every slot is accounted for");
+    assert!((0..SLOTS).all(|slot| !cache.index.slots.is_pinned(slot)), "every pin was taken back");
 }
 
 #[test]

@@ -63,11 +63,7 @@ pub(super) struct Slabs {
 impl Slabs {
     /// Creates `count` free slabs.
     pub(super) fn new(count: u32) -> Self {
-        let slab = |_| Slab {
-            used: Use::Free,
-            touched: false,
-            partial_position: 0,
-        };
+        let slab = |_| Slab { used: Use::Free, touched: false, partial_position: 0 };
         Self {
             slabs: (0..count).map(slab).collect(),
             free: (0..count).rev().collect(),
@@ -118,18 +114,12 @@ impl Slabs {
 
     /// Takes a free slab whose pages may be resident; it counts as untouched from now on.
     pub(super) fn take_touched(&mut self) -> Option<Vacant> {
-        let position = self
-            .free
-            .iter()
-            .position(|&slab| self.slabs[slab as usize].touched)?;
+        let position = self.free.iter().position(|&slab| self.slabs[slab as usize].touched)?;
         let number = self.free.remove(position);
         let slab = self.slab(number);
         (slab.used, slab.touched) = (Use::Large, false);
         self.units_used += u64::from(UNITS_PER_SLAB);
-        Some(Vacant {
-            slot: number * UNITS_PER_SLAB,
-            class: FrameClass::Large,
-        })
+        Some(Vacant { slot: number * UNITS_PER_SLAB, class: FrameClass::Large })
     }
 
     /// Gives back what `take_touched` took; it is lent last from now on.
@@ -147,9 +137,7 @@ impl Slabs {
             Use::Large => 1,
             Use::Small { free } => !free,
         };
-        (0..UNITS_PER_SLAB)
-            .filter(move |unit| used & (1 << unit) != 0)
-            .map(move |unit| slab * UNITS_PER_SLAB + unit)
+        (0..UNITS_PER_SLAB).filter(move |unit| used & (1 << unit) != 0).map(move |unit| slab * UNITS_PER_SLAB + unit)
     }
 
     /// Counts the slabs.
@@ -188,9 +176,7 @@ impl Slabs {
             }
         };
         let slab = self.slab(number);
-        let Use::Small { free } = slab.used else {
-            unreachable!("partial slabs hold small frames")
-        };
+        let Use::Small { free } = slab.used else { unreachable!("partial slabs hold small frames") };
         let unit = free.trailing_zeros();
         let left = free & (free - 1);
         slab.used = Use::Small { free: left };
@@ -207,11 +193,7 @@ impl Slabs {
 
     fn leave_partial(&mut self, number: u32) {
         let position = self.slab(number).partial_position as usize;
-        assert_eq!(
-            self.partial.swap_remove(position),
-            number,
-            "a partial slab knows its place"
-        );
+        assert_eq!(self.partial.swap_remove(position), number, "a partial slab knows its place");
         if let Some(&moved) = self.partial.get(position) {
             self.slab(moved).partial_position = position as u32;
         }
@@ -227,16 +209,11 @@ mod tests {
     #[test]
     fn sixteen_small_frames_fill_one_slab_and_free_it_again() {
         let mut slabs = Slabs::new(1);
-        let small: Vec<_> = (0..16)
-            .map(|_| slabs.take(FrameClass::Small).unwrap().slot())
-            .collect();
+        let small: Vec<_> = (0..16).map(|_| slabs.take(FrameClass::Small).unwrap().slot()).collect();
         assert_eq!(small, (0..16).collect::<Vec<_>>());
         assert!(slabs.take(FrameClass::Small).is_none());
         for (count, slot) in small.into_iter().enumerate() {
-            assert!(
-                slabs.take(FrameClass::Large).is_none(),
-                "{count} of 16 came back"
-            );
+            assert!(slabs.take(FrameClass::Large).is_none(), "{count} of 16 came back");
             slabs.give(slot);
         }
         assert_eq!(slabs.take(FrameClass::Large).unwrap().slot(), 0);
@@ -264,10 +241,7 @@ mod tests {
         slabs.give_untouched(idle);
         assert!(slabs.take_touched().is_none());
         assert_eq!(slabs.units_used(), 0);
-        assert_eq!(
-            (0..3).filter_map(|_| slabs.take(FrameClass::Large)).count(),
-            3
-        );
+        assert_eq!((0..3).filter_map(|_| slabs.take(FrameClass::Large)).count(), 3);
     }
 
     proptest! {

@@ -81,10 +81,7 @@ impl Slots {
             below: AtomicU32::new(NONE),
             touches: AtomicU8::new(0),
         };
-        Self {
-            slots: (0..count).map(slot).collect(),
-            returned: Returned(AtomicU32::new(NONE)),
-        }
+        Self { slots: (0..count).map(slot).collect(), returned: Returned(AtomicU32::new(NONE)) }
     }
 
     fn at(&self, slot: u32) -> &Slot {
@@ -124,10 +121,7 @@ impl Slots {
         let words = key.words();
         let stored = &self.at(slot).key;
         // Relaxed: the pin's acquire made these stores visible, and they cannot change under it.
-        stored
-            .iter()
-            .zip(words)
-            .all(|(stored, word)| stored.load(Ordering::Relaxed) == word)
+        stored.iter().zip(words).all(|(stored, word)| stored.load(Ordering::Relaxed) == word)
     }
 
     /// Reads the length published with the slot. The caller holds a pin.
@@ -165,10 +159,7 @@ impl Slots {
         header.touches.store(0, Ordering::Relaxed);
         // An addition that turns bit 62 into bit 63. Stray pins may be in the word, so no plain store.
         let old = header.state.fetch_add(LIVE - LENT, Ordering::Release);
-        debug_assert!(
-            old & LENT != 0 && old & LIVE == 0 && old & PINS != 0,
-            "only a filled slot is published"
-        );
+        debug_assert!(old & LENT != 0 && old & LIVE == 0 && old & PINS != 0, "only a filled slot is published");
     }
 
     /// LIVE → LENT: no new pin will hold. Returns true if nobody held one, and the slot is home at once.
@@ -176,10 +167,7 @@ impl Slots {
     /// On false the slot comes home through [`take_returned`](Self::take_returned), after its last pin.
     pub(super) fn retire(&self, slot: u32) -> bool {
         let old = self.at(slot).state.fetch_sub(LIVE - LENT, Ordering::AcqRel);
-        debug_assert!(
-            old & LIVE != 0 && old & LENT == 0,
-            "only a live slot is retired"
-        );
+        debug_assert!(old & LIVE != 0 && old & LENT == 0, "only a live slot is retired");
         old & PINS == 0 && self.try_home(slot, LENT)
     }
 
@@ -222,10 +210,7 @@ impl Slots {
 
     /// `flag|0` → HOME. Acquires what every earlier `unpin` released.
     fn try_home(&self, slot: u32, flag: u64) -> bool {
-        self.at(slot)
-            .state
-            .compare_exchange(flag, 0, Ordering::Acquire, Ordering::Relaxed)
-            .is_ok()
+        self.at(slot).state.compare_exchange(flag, 0, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
     /// Pushes a slot that the caller just brought home; lock-free.
@@ -234,12 +219,7 @@ impl Slots {
         let mut top = self.returned.0.load(Ordering::Relaxed);
         loop {
             below.store(top, Ordering::Relaxed);
-            match self.returned.0.compare_exchange_weak(
-                top,
-                slot,
-                Ordering::Release,
-                Ordering::Relaxed,
-            ) {
+            match self.returned.0.compare_exchange_weak(top, slot, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(now) => top = now,
             }

@@ -77,9 +77,7 @@ impl Table {
         let words = (slots as usize * WORDS_PER_SLOT).next_power_of_two();
         let buckets = (words / BUCKET_WORDS).max(2);
         let bucket = |_| Bucket(std::array::from_fn(|_| AtomicU64::new(0)));
-        Self {
-            buckets: (0..buckets).map(bucket).collect(),
-        }
+        Self { buckets: (0..buckets).map(bucket).collect() }
     }
 
     /// Lists the 16 cells where `hash` may stand, home bucket first.
@@ -124,8 +122,7 @@ impl Table {
 
     /// Points a cell at `slot`. Writer only.
     pub(super) fn store(&self, cell: Cell, hash: u64, slot: u32) {
-        self.at(cell)
-            .store(Word::new(hash, slot).0, Ordering::Release);
+        self.at(cell).store(Word::new(hash, slot).0, Ordering::Release);
     }
 
     /// Empties a cell. Writer only.

@@ -9,27 +9,15 @@ use super::key::{SLAB_BYTES, UNIT_BYTES};
 use super::*;
 
 fn cache_of(slabs: u64) -> (L1Reader, L1Writer) {
-    l1(L1Config {
-        bytes_max: slabs << 20,
-        seed: 0x5eed,
-    })
-    .unwrap()
+    l1(L1Config { bytes_max: slabs << 20, seed: 0x5eed }).unwrap()
 }
 
 fn small(file: u64, index: u32) -> ChunkKey {
-    ChunkKey {
-        file,
-        version: 1,
-        index,
-        class: FrameClass::Small,
-    }
+    ChunkKey { file, version: 1, index, class: FrameClass::Small }
 }
 
 fn large(file: u64, index: u32) -> ChunkKey {
-    ChunkKey {
-        class: FrameClass::Large,
-        ..small(file, index)
-    }
+    ChunkKey { class: FrameClass::Large, ..small(file, index) }
 }
 
 /// The word that stands everywhere in the chunk `key` of the given round.
@@ -45,12 +33,7 @@ fn fill(bytes: &mut [u8], word: u64) {
 
 #[track_caller]
 fn check(bytes: &[u8], word: u64) {
-    assert!(
-        bytes
-            .chunks(8)
-            .all(|piece| piece == &word.to_le_bytes()[..piece.len()]),
-        "foreign bytes"
-    );
+    assert!(bytes.chunks(8).all(|piece| piece == &word.to_le_bytes()[..piece.len()]), "foreign bytes");
 }
 
 /// Inserts a chunk of `len` bytes if a frame can be had.
@@ -69,29 +52,12 @@ fn a_chunk_is_found_under_its_exact_key_only() {
     let inserted = put(&mut writer, key, 0, 1000).unwrap();
     let found = reader.lookup(&key).unwrap();
     check(&found, word(&key, 0));
-    assert_eq!(
-        (found.len(), found.as_ptr()),
-        (1000, inserted.as_ptr()),
-        "the frame itself, not a copy"
-    );
-    let others = [
-        small(4, 4),
-        small(3, 5),
-        large(3, 4),
-        ChunkKey { version: 2, ..key },
-        ChunkKey { version: 0, ..key },
-    ];
+    assert_eq!((found.len(), found.as_ptr()), (1000, inserted.as_ptr()), "the frame itself, not a copy");
+    let others =
+        [small(4, 4), small(3, 5), large(3, 4), ChunkKey { version: 2, ..key }, ChunkKey { version: 0, ..key }];
     assert!(others.iter().all(|other| reader.lookup(other).is_none()));
     let stats = reader.stats();
-    assert_eq!(
-        (
-            stats.hits,
-            stats.misses,
-            stats.insertions,
-            stats.frames_resident
-        ),
-        (1, 6, 1, 1)
-    );
+    assert_eq!((stats.hits, stats.misses, stats.insertions, stats.frames_resident), (1, 6, 1, 1));
     assert_eq!(stats.bytes_resident, UNIT_BYTES as u64);
 }
 
@@ -113,14 +79,7 @@ fn a_newer_value_replaces_the_older_and_holders_keep_theirs() {
     check(&older, word(&key, 1));
     let newer = reader.lookup(&key).unwrap();
     check(&newer, word(&key, 2));
-    assert_eq!(
-        (
-            newer.len(),
-            reader.stats().removals,
-            reader.stats().frames_resident
-        ),
-        (100, 1, 1)
-    );
+    assert_eq!((newer.len(), reader.stats().removals, reader.stats().frames_resident), (100, 1, 1));
 }
 
 #[test]
@@ -133,11 +92,7 @@ fn held_frames_survive_everything_that_can_happen_to_their_chunk() {
     drop(put(&mut writer, large(2, 0), 8, SLAB_BYTES));
     assert!(reader.lookup(&small(1, 0)).is_none());
     for round in 0..200 {
-        let key = if round % 3 == 0 {
-            large(9, round)
-        } else {
-            small(9, round)
-        };
+        let key = if round % 3 == 0 { large(9, round) } else { small(9, round) };
         put(&mut writer, key, u64::from(round), 512).unwrap();
     }
     assert!(reader.stats().evictions > 100);
@@ -152,45 +107,27 @@ fn held_frames_survive_everything_that_can_happen_to_their_chunk() {
 #[test]
 fn allocation_fails_while_all_is_held_and_recovers() {
     let (reader, mut writer) = cache_of(2);
-    let held: Vec<_> = (0..2)
-        .map(|index| put(&mut writer, large(1, index), 0, 1).unwrap())
-        .collect();
+    let held: Vec<_> = (0..2).map(|index| put(&mut writer, large(1, index), 0, 1).unwrap()).collect();
     assert!(writer.allocate(FrameClass::Large).is_none());
     assert!(writer.allocate(FrameClass::Small).is_none());
-    assert_eq!(
-        reader.stats().frames_resident,
-        2,
-        "nothing is evicted in vain"
-    );
+    assert_eq!(reader.stats().frames_resident, 2, "nothing is evicted in vain");
     drop(held);
     let filling: Vec<_> = std::iter::from_fn(|| writer.allocate(FrameClass::Small)).collect();
     assert_eq!(filling.len(), 32);
     assert_eq!(reader.stats().bytes_resident, 2 << 20);
     drop(filling);
-    assert!(
-        writer.allocate(FrameClass::Large).is_some(),
-        "small frames given up become a large one"
-    );
+    assert!(writer.allocate(FrameClass::Large).is_some(), "small frames given up become a large one");
 }
 
 #[test]
 fn one_held_small_frame_blocks_its_own_slab_only() {
     let (reader, mut writer) = cache_of(3);
-    let held: Vec<_> = (0..48)
-        .map(|index| put(&mut writer, small(1, index), 0, 8).unwrap())
-        .collect();
+    let held: Vec<_> = (0..48).map(|index| put(&mut writer, small(1, index), 0, 8).unwrap()).collect();
     let kept = [held[0].clone(), held[47].clone()];
     drop(held);
-    assert!(
-        writer.allocate(FrameClass::Large).is_some(),
-        "the middle slab can be had"
-    );
+    assert!(writer.allocate(FrameClass::Large).is_some(), "the middle slab can be had");
     let stats = reader.stats();
-    assert_eq!(
-        (stats.evictions, stats.frames_resident),
-        (16, 32),
-        "and nothing else went for it"
-    );
+    assert_eq!((stats.evictions, stats.frames_resident), (16, 32), "and nothing else went for it");
     drop(kept);
 }
 
@@ -199,37 +136,18 @@ fn removing_a_file_takes_all_its_versions_and_no_other_file() {
     let (reader, mut writer) = cache_of(2);
     for index in 0..8 {
         put(&mut writer, small(1, index), 0, 8).unwrap();
-        put(
-            &mut writer,
-            ChunkKey {
-                version: 2,
-                ..small(1, index)
-            },
-            0,
-            8,
-        )
-        .unwrap();
+        put(&mut writer, ChunkKey { version: 2, ..small(1, index) }, 0, 8).unwrap();
         put(&mut writer, small(2, index), 0, 8).unwrap();
     }
     writer.remove_file(1);
     writer.remove_file(77);
     for index in 0..8 {
         assert!(reader.lookup(&small(1, index)).is_none());
-        assert!(
-            reader
-                .lookup(&ChunkKey {
-                    version: 2,
-                    ..small(1, index)
-                })
-                .is_none()
-        );
+        assert!(reader.lookup(&ChunkKey { version: 2, ..small(1, index) }).is_none());
         assert!(reader.lookup(&small(2, index)).is_some());
     }
     let stats = reader.stats();
-    assert_eq!(
-        (stats.removals, stats.bytes_resident),
-        (16, 8 * UNIT_BYTES as u64)
-    );
+    assert_eq!((stats.removals, stats.bytes_resident), (16, 8 * UNIT_BYTES as u64));
 }
 
 #[test]
@@ -270,34 +188,18 @@ fn trim_returns_memory_that_nobody_uses_and_nothing_else() {
     assert_eq!(writer.trim().unwrap(), 0, "once");
     check(&kept, word(&small(2, 0), 0));
     assert_eq!(reader.stats().bytes_resident, UNIT_BYTES as u64);
-    let blank = (0..3)
-        .map(|_| writer.allocate(FrameClass::Large).unwrap())
-        .collect::<Vec<_>>();
-    assert!(
-        blank
-            .iter()
-            .all(|frame| frame.iter().all(|&byte| byte == 0)),
-        "discarded pages read as zeros"
-    );
+    let blank = (0..3).map(|_| writer.allocate(FrameClass::Large).unwrap()).collect::<Vec<_>>();
+    assert!(blank.iter().all(|frame| frame.iter().all(|&byte| byte == 0)), "discarded pages read as zeros");
 }
 
 #[test]
 fn budgets_out_of_range_are_refused() {
     let build = |bytes_max| l1(L1Config { bytes_max, seed: 0 });
-    assert!(matches!(
-        build(BYTES_MIN - 1),
-        Err(L1Error::BudgetOutOfRange { .. })
-    ));
-    assert!(matches!(
-        build(BYTES_MAX + 1),
-        Err(L1Error::BudgetOutOfRange { .. })
-    ));
+    assert!(matches!(build(BYTES_MIN - 1), Err(L1Error::BudgetOutOfRange { .. })));
+    assert!(matches!(build(BYTES_MAX + 1), Err(L1Error::BudgetOutOfRange { .. })));
     let (_, mut writer) = build(BYTES_MIN + 5).unwrap();
     let only = writer.allocate(FrameClass::Large);
-    assert!(
-        only.is_some() && writer.allocate(FrameClass::Small).is_none(),
-        "rounded down to one slab"
-    );
+    assert!(only.is_some() && writer.allocate(FrameClass::Small).is_none(), "rounded down to one slab");
 }
 
 #[test]
@@ -445,18 +347,10 @@ fn readers_never_see_foreign_bytes() {
     const ROUNDS: u64 = 6000;
     let (reader, mut writer) = cache_of(3);
     let key = |number: u32| {
-        if number.is_multiple_of(8) {
-            large(5, number)
-        } else {
-            small(u64::from(number % 7), number)
-        }
+        if number.is_multiple_of(8) { large(5, number) } else { small(u64::from(number % 7), number) }
     };
     let len = |key: &ChunkKey| {
-        if key.class == FrameClass::Large {
-            4096
-        } else {
-            1024 + key.index as usize
-        }
+        if key.class == FrameClass::Large { 4096 } else { 1024 + key.index as usize }
     };
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -473,10 +367,7 @@ fn readers_never_see_foreign_bytes() {
                         assert_eq!(frame.len(), len(&key));
                         // The round is in the first word's place of a fixed set: the word names key and round.
                         let stored = u64::from_le_bytes(frame[..8].try_into().unwrap());
-                        assert!(
-                            (0..4).any(|round| word(&key, round) == stored),
-                            "another chunk's bytes"
-                        );
+                        assert!((0..4).any(|round| word(&key, round) == stored), "another chunk's bytes");
                         check(&frame, stored);
                         if let Some((held, stored)) = held.replace((frame, stored)) {
                             check(&held, stored);
@@ -506,10 +397,7 @@ fn readers_never_see_foreign_bytes() {
     });
     let stats = reader.stats();
     assert!(stats.evictions > 1000, "{stats:?}");
-    assert_eq!(
-        stats.insertions,
-        stats.evictions + stats.removals + stats.frames_resident
-    );
+    assert_eq!(stats.insertions, stats.evictions + stats.removals + stats.frames_resident);
     let all: Vec<_> = std::iter::from_fn(|| writer.allocate(FrameClass::Large)).collect();
     assert_eq!(all.len(), 3, "every frame came home");
 }

@@ -66,10 +66,7 @@ pub fn l1(config: L1Config) -> Result<(L1Reader, L1Writer), L1Error> {
     }
     let slabs = u32::try_from(bytes_max / SLAB_BYTES as u64).expect("BYTES_MAX is 2^20 slabs");
     let slots = slabs * UNITS_PER_SLAB;
-    let arena = Arena::new(slabs).map_err(|source| L1Error::Map {
-        bytes: bytes_max,
-        source,
-    })?;
+    let arena = Arena::new(slabs).map_err(|source| L1Error::Map { bytes: bytes_max, source })?;
     let shared = Arc::new(Shared::new(Index::new(slots), arena, seed));
     let reader = L1Reader::new(Arc::clone(&shared));
     let writer = L1Writer {
@@ -77,14 +74,7 @@ pub fn l1(config: L1Config) -> Result<(L1Reader, L1Writer), L1Error> {
         slabs: Slabs::new(slabs),
         policy: S3Fifo::new(slots),
         files: Files::new(slots),
-        places: vec![
-            Place {
-                cell: Cell::NONE,
-                hash: 0
-            };
-            slots as usize
-        ]
-        .into_boxed_slice(),
+        places: vec![Place { cell: Cell::NONE, hash: 0 }; slots as usize].into_boxed_slice(),
         counts: Counts::default(),
     };
     Ok((reader, writer))
@@ -156,19 +146,13 @@ impl L1Writer {
     /// # Panics
     /// If the frame came from another cache, is not of the key's class or is shorter than `len`.
     pub fn insert(&mut self, key: ChunkKey, filled: FrameMut, len: u32) -> Frame {
-        assert!(
-            filled.is_of(&self.lane.shared),
-            "the frame was lent by this cache"
-        );
+        assert!(filled.is_of(&self.lane.shared), "the frame was lent by this cache");
         let hash = key.hash(self.lane.shared.seed);
         let slot = filled.slot();
         let older = self.index().find(&key, hash);
         let cell = match older {
             Some((cell, _)) => cell,
-            None => self
-                .index()
-                .vacancy(hash)
-                .unwrap_or_else(|| self.clear_cell(hash)),
+            None => self.index().vacancy(hash).unwrap_or_else(|| self.clear_cell(hash)),
         };
         let frame = Frame::publish(filled, cell, &key, hash, len);
         if let Some((_, older)) = older {
@@ -277,8 +261,7 @@ impl L1Writer {
     fn try_evict_slab(&mut self, slab: u32) -> bool {
         let mut frames = self.slabs.used_in(slab).peekable();
         let slots = &self.index().slots;
-        let free_to_go =
-            |slot: u32| self.places[slot as usize].cell != Cell::NONE && !slots.is_pinned(slot);
+        let free_to_go = |slot: u32| self.places[slot as usize].cell != Cell::NONE && !slots.is_pinned(slot);
         if frames.peek().is_none() || !self.slabs.used_in(slab).all(free_to_go) {
             return false;
         }
@@ -301,11 +284,7 @@ impl L1Writer {
     fn clear_cell(&mut self, hash: u64) -> Cell {
         let slots = &self.index().slots;
         let rank = |slot: &u32| (slots.is_pinned(*slot), slots.touches(*slot));
-        let slot = self
-            .index()
-            .neighbours(hash)
-            .min_by_key(rank)
-            .expect("without a vacancy there are neighbours");
+        let slot = self.index().neighbours(hash).min_by_key(rank).expect("without a vacancy there are neighbours");
         let Place { cell, hash } = self.places[slot as usize];
         let home = self.index().remove(cell, slot);
         self.policy.evicted(slot, hash);
@@ -325,36 +304,22 @@ impl L1Writer {
 
     fn collect_returned(&mut self) {
         let Self { lane, slabs, .. } = self;
-        lane.shared
-            .index
-            .slots
-            .take_returned(|slot| slabs.give(slot));
+        lane.shared.index.slots.take_returned(|slot| slabs.give(slot));
     }
 
     fn show_counts(&self) {
-        let Counts {
-            insertions,
-            evictions,
-            removals,
-        } = self.counts;
+        let Counts { insertions, evictions, removals } = self.counts;
         let shown = &self.lane.shared.counters;
         shown.insertions.store(insertions, Ordering::Relaxed);
         shown.evictions.store(evictions, Ordering::Relaxed);
         shown.removals.store(removals, Ordering::Relaxed);
-        shown
-            .frames_resident
-            .store(self.policy.len() as u64, Ordering::Relaxed);
-        shown.bytes_resident.store(
-            self.slabs.units_used() * UNIT_BYTES as u64,
-            Ordering::Relaxed,
-        );
+        shown.frames_resident.store(self.policy.len() as u64, Ordering::Relaxed);
+        shown.bytes_resident.store(self.slabs.units_used() * UNIT_BYTES as u64, Ordering::Relaxed);
     }
 }
 
 impl fmt::Debug for L1Writer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("L1Writer")
-            .field("stats", &self.reader().stats())
-            .finish_non_exhaustive()
+        f.debug_struct("L1Writer").field("stats", &self.reader().stats()).finish_non_exhaustive()
     }
 }

@@ -51,22 +51,13 @@ pub(super) struct Tree {
 
 impl Tree {
     /// Makes many small files, nested folders, a symbolic link, a sparse file and one large file.
-    pub(super) fn create(
-        root: &Path,
-        large_bytes: u64,
-        cancel: &AtomicBool,
-    ) -> Result<Self, Failure> {
-        Self::write(root, large_bytes, cancel)
-            .map_err(|error| Failure::io("cannot make the demo's files", &error))
+    pub(super) fn create(root: &Path, large_bytes: u64, cancel: &AtomicBool) -> Result<Self, Failure> {
+        Self::write(root, large_bytes, cancel).map_err(|error| Failure::io("cannot make the demo's files", &error))
     }
 
     fn write(root: &Path, large_bytes: u64, cancel: &AtomicBool) -> io::Result<Self> {
         fs::create_dir(root)?;
-        let mut tree = Self {
-            root: root.to_owned(),
-            entries: BTreeMap::new(),
-            large_bytes,
-        };
+        let mut tree = Self { root: root.to_owned(), entries: BTreeMap::new(), large_bytes };
         for folder in 0..FOLDERS {
             let path = PathBuf::from(format!("assets/{folder:02}"));
             tree.make_folder(&path)?;
@@ -146,8 +137,7 @@ impl Tree {
         each_reader(|_| {
             while let Some((path, expected)) = entries.get(next.fetch_add(1, Ordering::Relaxed)) {
                 check(cancel).map_err(failed)?;
-                let found = read_entry(&other.join(path))
-                    .map_err(|error| Failure::io(shown(path), &error))?;
+                let found = read_entry(&other.join(path)).map_err(|error| Failure::io(shown(path), &error))?;
                 if found != **expected {
                     return Err(Failure::failed(format!("{} differs", shown(path))));
                 }
@@ -175,16 +165,10 @@ impl Tree {
                 check(cancel).map_err(failed)?;
                 let left = usize::try_from(end - offset).unwrap_or(usize::MAX);
                 let count = left.min(PIECE_BYTES);
-                ours.read_exact_at(&mut a[..count], offset)
-                    .map_err(failed)?;
-                theirs
-                    .read_exact_at(&mut b[..count], offset)
-                    .map_err(failed)?;
+                ours.read_exact_at(&mut a[..count], offset).map_err(failed)?;
+                theirs.read_exact_at(&mut b[..count], offset).map_err(failed)?;
                 if a[..count] != b[..count] {
-                    let message = format!(
-                        "{LARGE} differs between {offset} and {}",
-                        offset + count as u64
-                    );
+                    let message = format!("{LARGE} differs between {offset} and {}", offset + count as u64);
                     return Err(Failure::failed(message));
                 }
             }
@@ -207,8 +191,7 @@ impl Tree {
         file.write_all(&piece)?;
         file.flush()?;
         let hash = blake3::hash(&piece);
-        self.entries
-            .insert(path.to_owned(), Entry::File { bytes, hash });
+        self.entries.insert(path.to_owned(), Entry::File { bytes, hash });
         Ok(())
     }
 
@@ -222,10 +205,7 @@ impl Tree {
         let hole = usize::try_from(SPARSE_BYTES - 8).map_err(io::Error::other)?;
         hasher.update(&vec![0; hole]);
         hasher.update(b"tail");
-        let entry = Entry::File {
-            bytes: SPARSE_BYTES,
-            hash: hasher.finalize(),
-        };
+        let entry = Entry::File { bytes: SPARSE_BYTES, hash: hasher.finalize() };
         self.entries.insert(path.to_owned(), entry);
         Ok(())
     }
@@ -247,24 +227,15 @@ fn check(cancel: &AtomicBool) -> io::Result<()> {
 fn each_reader(work: impl Fn(usize) -> Result<(), Failure> + Sync) -> Result<(), Failure> {
     let work = &work;
     thread::scope(|scope| {
-        let readers: Vec<_> = (0..READERS)
-            .map(|reader| scope.spawn(move || work(reader)))
-            .collect();
+        let readers: Vec<_> = (0..READERS).map(|reader| scope.spawn(move || work(reader))).collect();
         readers.into_iter().try_for_each(|reader| {
-            reader
-                .join()
-                .unwrap_or_else(|_| Err(Failure::new(Exit::Failed, "a reader panicked")))
+            reader.join().unwrap_or_else(|_| Err(Failure::new(Exit::Failed, "a reader panicked")))
         })
     })
 }
 
 /// All paths below `root`, without following links.
-fn list(
-    root: &Path,
-    folder: &Path,
-    found: &mut Vec<PathBuf>,
-    cancel: &AtomicBool,
-) -> io::Result<()> {
+fn list(root: &Path, folder: &Path, found: &mut Vec<PathBuf>, cancel: &AtomicBool) -> io::Result<()> {
     check(cancel)?;
     for entry in fs::read_dir(root.join(folder))? {
         let entry = entry?;
@@ -298,10 +269,7 @@ fn read_entry(path: &Path) -> io::Result<Entry> {
             }
         }
     }
-    Ok(Entry::File {
-        bytes,
-        hash: hasher.finalize(),
-    })
+    Ok(Entry::File { bytes, hash: hasher.finalize() })
 }
 
 fn shown(path: &Path) -> String {
@@ -340,9 +308,7 @@ mod tests {
                 let file = File::options().write(true).open(root.join("sparse.bin"))?;
                 file.write_all_at(b"x", 8 << 20)
             },
-            |root| {
-                fs::remove_file(root.join("link")).and_then(|()| symlink("/", root.join("link")))
-            },
+            |root| fs::remove_file(root.join("link")).and_then(|()| symlink("/", root.join("link"))),
             |root| fs::create_dir(root.join("assets/99")),
         ];
         for (index, change) in changes.into_iter().enumerate() {
@@ -360,11 +326,7 @@ mod tests {
         fs::create_dir(&copy).unwrap();
         fs::copy(dir.path().join("a").join(LARGE), copy.join(LARGE)).unwrap();
         tree.verify_large(&copy, &GO).unwrap();
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .open(copy.join(LARGE))
-            .unwrap();
+        let file = File::options().read(true).write(true).open(copy.join(LARGE)).unwrap();
         let mut last = [0];
         file.read_exact_at(&mut last, 3_000_000).unwrap();
         file.write_all_at(&[last[0] ^ 1], 3_000_000).unwrap();

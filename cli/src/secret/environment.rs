@@ -22,10 +22,7 @@ impl EnvironmentCode {
     pub fn take() -> Self {
         let code = std::env::var_os(VARIABLE).filter(|code| !code.is_empty());
         let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
-        assert_eq!(
-            threads, 1,
-            "the environment is changed before any thread is started"
-        );
+        assert_eq!(threads, 1, "the environment is changed before any thread is started");
         // SAFETY: `environ` belongs to this process, whose one thread is here: the kernel's list of its
         // threads was counted above (without /proc, `main` calls this before it starts any), and
         // nothing between the count and this call starts one. So nobody reads `environ` meanwhile.

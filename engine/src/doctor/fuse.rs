@@ -36,9 +36,7 @@ pub fn requirements(surroundings: &Surroundings<'_>) -> Vec<Finding> {
 fn device(surroundings: &Surroundings<'_>) -> Finding {
     let name = "FUSE device";
     match fs::metadata(surroundings.path("/dev/fuse")) {
-        Ok(metadata) if metadata.file_type().is_char_device() => {
-            Finding::ok(name, "/dev/fuse is there")
-        }
+        Ok(metadata) if metadata.file_type().is_char_device() => Finding::ok(name, "/dev/fuse is there"),
         Ok(_) => Finding::fail(
             name,
             "/dev/fuse is not a character device",
@@ -68,30 +66,20 @@ fn helper(surroundings: &Surroundings<'_>) -> Finding {
         }
         Some((path, _)) => Finding::fail(
             name,
-            format!(
-                "{} is not set-user-id root, so an ordinary user cannot mount",
-                path.display()
-            ),
+            format!("{} is not set-user-id root, so an ordinary user cannot mount", path.display()),
             format!("sudo chmod u+s {}", path.display()),
         ),
-        None if is_root => Finding::warn(
-            name,
-            "fusermount3 is missing; root mounts without it, ordinary users cannot",
-            INSTALL,
-        ),
-        None => Finding::fail(
-            name,
-            "fusermount3 is missing, so an ordinary user cannot mount",
-            INSTALL,
-        ),
+        None if is_root => {
+            Finding::warn(name, "fusermount3 is missing; root mounts without it, ordinary users cannot", INSTALL)
+        }
+        None => Finding::fail(name, "fusermount3 is missing, so an ordinary user cannot mount", INSTALL),
     }
 }
 
 fn allow_other(surroundings: &Surroundings<'_>) -> Finding {
     let name = "mount --allow-other";
     let allowed = surroundings.read("/etc/fuse.conf").is_some_and(|text| {
-        text.lines()
-            .any(|line| line.split('#').next().unwrap_or_default().trim() == "user_allow_other")
+        text.lines().any(|line| line.split('#').next().unwrap_or_default().trim() == "user_allow_other")
     });
     match (surroundings.uid, allowed) {
         (0, _) => Finding::ok(name, "root may let other users into a mount"),
@@ -106,10 +94,7 @@ fn allow_other(surroundings: &Surroundings<'_>) -> Finding {
 
 fn over_io_uring(surroundings: &Surroundings<'_>) -> Finding {
     let name = "FUSE over io_uring";
-    match surroundings
-        .read("/sys/module/fuse/parameters/enable_uring")
-        .as_deref()
-    {
+    match surroundings.read("/sys/module/fuse/parameters/enable_uring").as_deref() {
         Some("Y" | "1") => Finding::ok(name, "fuse.enable_uring is on"),
         Some(_) => Finding::warn(
             name,

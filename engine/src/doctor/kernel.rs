@@ -14,39 +14,25 @@ const LOCKED_BYTES_WANTED: u64 = 8 << 20;
 
 pub(super) fn version(surroundings: &Surroundings<'_>) -> Finding {
     let name = "kernel";
-    let release = surroundings
-        .read("/proc/sys/kernel/osrelease")
-        .unwrap_or_default();
+    let release = surroundings.read("/proc/sys/kernel/osrelease").unwrap_or_default();
     match parse_version(&release) {
         Some(version) if version >= VERSION_MIN => Finding::ok(name, format!("Linux {release}")),
         Some(_) => Finding::warn(
             name,
             format!("Linux {release} lacks parts of io_uring, so --io poll is used"),
-            format!(
-                "use Linux {}.{} or newer for full speed",
-                VERSION_MIN.0, VERSION_MIN.1
-            ),
+            format!("use Linux {}.{} or newer for full speed", VERSION_MIN.0, VERSION_MIN.1),
         ),
-        None => Finding::warn(
-            name,
-            "the kernel's version cannot be read",
-            "mount /proc, then run this again",
-        ),
+        None => Finding::warn(name, "the kernel's version cannot be read", "mount /proc, then run this again"),
     }
 }
 
 pub(super) fn io_uring(surroundings: &Surroundings<'_>) -> Finding {
     let name = "io_uring";
-    let remedy = match surroundings
-        .read("/proc/sys/kernel/io_uring_disabled")
-        .as_deref()
-    {
+    let remedy = match surroundings.read("/proc/sys/kernel/io_uring_disabled").as_deref() {
         // Documentation/admin-guide/sysctl/kernel.rst, `io_uring_disabled`.
         Some("2") => "sudo sysctl -w kernel.io_uring_disabled=0",
         Some("1") if surroundings.uid != 0 => "sudo sysctl -w kernel.io_uring_disabled=0",
-        _ => {
-            "allow the io_uring system calls in the container's seccomp profile; until then --io poll is used"
-        }
+        _ => "allow the io_uring system calls in the container's seccomp profile; until then --io poll is used",
     };
     match (surroundings.probe_uring)() {
         Ok(detail) => Finding::ok(name, detail),
@@ -69,10 +55,7 @@ pub(super) fn limits(surroundings: &Surroundings<'_>) -> Vec<Finding> {
         } else {
             Finding::warn(
                 "open files",
-                format!(
-                    "at most {} at once; a host of many clients wants {FILES_WANTED}",
-                    limit.hard
-                ),
+                format!("at most {} at once; a host of many clients wants {FILES_WANTED}", limit.hard),
                 "raise `nofile` in /etc/security/limits.conf, or LimitNOFILE= in the service's unit",
             )
         });
@@ -89,10 +72,7 @@ pub(super) fn limits(surroundings: &Surroundings<'_>) -> Vec<Finding> {
         } else {
             Finding::warn(
                 "locked memory",
-                format!(
-                    "{} bytes; registered buffers want {LOCKED_BYTES_WANTED}",
-                    limit.soft
-                ),
+                format!("{} bytes; registered buffers want {LOCKED_BYTES_WANTED}", limit.soft),
                 "raise `memlock` in /etc/security/limits.conf, or LimitMEMLOCK= in the service's unit",
             )
         });
@@ -113,10 +93,7 @@ fn parse_limit(text: &str, title: &str) -> Option<Limit> {
         "unlimited" => Some(u64::MAX),
         digits => digits.parse().ok(),
     });
-    Some(Limit {
-        soft: fields.next()??,
-        hard: fields.next()??,
-    })
+    Some(Limit { soft: fields.next()??, hard: fields.next()?? })
 }
 
 fn show(limit: u64) -> String {
@@ -148,10 +125,7 @@ mod tests {
         let text = "Limit  Soft Limit  Hard Limit  Units\n\
                     Max open files            1024                 524288               files     \n\
                     Max locked memory         unlimited            unlimited            bytes     \n";
-        let files = Limit {
-            soft: 1024,
-            hard: 524_288,
-        };
+        let files = Limit { soft: 1024, hard: 524_288 };
         assert_eq!(parse_limit(text, "Max open files"), Some(files));
         let locked = parse_limit(text, "Max locked memory").unwrap();
         assert_eq!(locked.soft, u64::MAX);

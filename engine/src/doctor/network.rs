@@ -21,10 +21,7 @@ pub(super) fn buffers(surroundings: &Surroundings<'_>) -> Vec<Finding> {
             Some(if bytes >= BUFFER_BYTES_WANTED {
                 Finding::ok(name, format!("net.core.{knob} allows {bytes} bytes"))
             } else if surroundings.uid == 0 {
-                Finding::ok(
-                    name,
-                    format!("net.core.{knob} allows {bytes} bytes; root may go beyond"),
-                )
+                Finding::ok(name, format!("net.core.{knob} allows {bytes} bytes; root may go beyond"))
             } else {
                 Finding::warn(
                     name,
@@ -39,11 +36,7 @@ pub(super) fn buffers(surroundings: &Surroundings<'_>) -> Vec<Finding> {
 pub(super) fn interfaces(surroundings: &Surroundings<'_>) -> Vec<Finding> {
     let name = "interface";
     let mut names: Vec<String> = fs::read_dir(surroundings.path("/sys/class/net"))
-        .map(|entries| {
-            entries
-                .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-                .collect()
-        })
+        .map(|entries| entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect())
         .unwrap_or_default();
     names.sort();
     names.retain(|interface| {
@@ -52,11 +45,7 @@ pub(super) fn interfaces(surroundings: &Surroundings<'_>) -> Vec<Finding> {
         matches!(state.as_deref(), Some("up" | "unknown"))
     });
     if names.is_empty() {
-        return vec![Finding::warn(
-            name,
-            "no network interface is up",
-            "ip link show; sudo ip link set NAME up",
-        )];
+        return vec![Finding::warn(name, "no network interface is up", "ip link show; sudo ip link set NAME up")];
     }
     let mut findings: Vec<Finding> = names
         .iter()
@@ -75,10 +64,7 @@ pub(super) fn interfaces(surroundings: &Surroundings<'_>) -> Vec<Finding> {
         })
         .collect();
     if names.len() > INTERFACES_MAX {
-        findings.push(Finding::ok(
-            name,
-            format!("{} more are up", names.len() - INTERFACES_MAX),
-        ));
+        findings.push(Finding::ok(name, format!("{} more are up", names.len() - INTERFACES_MAX)));
     }
     findings
 }
@@ -89,19 +75,12 @@ pub(super) fn port(surroundings: &Surroundings<'_>) -> Finding {
     let in_use = ["/proc/net/udp", "/proc/net/udp6"]
         .into_iter()
         .filter_map(|table| surroundings.read(table))
-        .any(|table| {
-            table
-                .lines()
-                .filter_map(parse_local_port)
-                .any(|p| p == port)
-        });
+        .any(|table| table.lines().filter_map(parse_local_port).any(|p| p == port));
     if in_use {
         Finding::warn(
             name,
             format!("UDP port {port} is in use, maybe by a running host"),
-            format!(
-                "wormhole status; `ss -ulpn sport = :{port}` names the program; or host with --bind 0.0.0.0:PORT"
-            ),
+            format!("wormhole status; `ss -ulpn sport = :{port}` names the program; or host with --bind 0.0.0.0:PORT"),
         )
     } else {
         Finding::ok(name, format!("UDP port {port} is free"))

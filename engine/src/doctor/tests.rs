@@ -14,34 +14,21 @@ struct Machine {
 impl Machine {
     /// A machine on which all is well for an ordinary user.
     fn well() -> Self {
-        let machine = Self {
-            root: tempfile::tempdir().unwrap(),
-            uid: 1000,
-            uring: Ok("all features".into()),
-        };
+        let machine = Self { root: tempfile::tempdir().unwrap(), uid: 1000, uring: Ok("all features".into()) };
         for (path, text) in [
             ("proc/sys/kernel/osrelease", "6.18.1\n"),
             ("proc/sys/kernel/io_uring_disabled", "0\n"),
             ("proc/sys/fs/fuse/max_pages_limit", "256\n"),
             ("proc/sys/net/core/rmem_max", "8388608\n"),
             ("proc/sys/net/core/wmem_max", "7340032\n"),
-            (
-                "proc/net/udp",
-                "sl local_address\n0: 00000000:1152 0:0 07\n",
-            ),
+            ("proc/net/udp", "sl local_address\n0: 00000000:1152 0:0 07\n"),
             ("sys/module/fuse/parameters/enable_uring", "Y\n"),
             ("sys/class/net/eth0/mtu", "1500\n"),
             ("sys/class/net/eth0/operstate", "up\n"),
             ("sys/class/net/eth1/mtu", "68\n"),
             ("sys/class/net/eth1/operstate", "down\n"),
-            (
-                "etc/fuse.conf",
-                "# user_allow_other\n  user_allow_other # yes\n",
-            ),
-            (
-                "proc/self/limits",
-                "Max open files 1024 4096 files\nMax locked memory 8388608 8388608 bytes\n",
-            ),
+            ("etc/fuse.conf", "# user_allow_other\n  user_allow_other # yes\n"),
+            ("proc/self/limits", "Max open files 1024 4096 files\nMax locked memory 8388608 8388608 bytes\n"),
             ("usr/bin/fusermount3", ""),
         ] {
             machine.write(path, text);
@@ -79,13 +66,7 @@ impl Machine {
         })
         .into_iter()
         .filter(|finding| finding.status != Status::Ok)
-        .map(|finding| {
-            (
-                finding.name,
-                finding.status,
-                finding.remedy.unwrap_or_default(),
-            )
-        })
+        .map(|finding| (finding.name, finding.status, finding.remedy.unwrap_or_default()))
         .collect()
     }
 
@@ -110,49 +91,14 @@ fn a_well_machine_has_no_complaints() {
 fn each_fault_is_named_with_its_remedy() {
     for (path, text, name, remedy) in [
         ("proc/sys/kernel/osrelease", "5.15.0", "kernel", "6.1"),
-        (
-            "proc/sys/fs/fuse/max_pages_limit",
-            "255",
-            "FUSE request size",
-            "max_pages_limit=256",
-        ),
-        (
-            "proc/sys/net/core/rmem_max",
-            "7340031",
-            "receive buffer",
-            "rmem_max=7340032",
-        ),
-        (
-            "proc/sys/net/core/wmem_max",
-            "212992",
-            "send buffer",
-            "wmem_max=7340032",
-        ),
+        ("proc/sys/fs/fuse/max_pages_limit", "255", "FUSE request size", "max_pages_limit=256"),
+        ("proc/sys/net/core/rmem_max", "7340031", "receive buffer", "rmem_max=7340032"),
+        ("proc/sys/net/core/wmem_max", "212992", "send buffer", "wmem_max=7340032"),
         ("proc/net/udp6", "0: 0:1151 0:0", "port", "--bind"),
-        (
-            "sys/module/fuse/parameters/enable_uring",
-            "N",
-            "FUSE over io_uring",
-            "tee",
-        ),
-        (
-            "etc/fuse.conf",
-            "#user_allow_other",
-            "mount --allow-other",
-            "fuse.conf",
-        ),
-        (
-            "proc/self/limits",
-            "Max open files 1024 4095 files",
-            "open files",
-            "nofile",
-        ),
-        (
-            "proc/self/limits",
-            "Max locked memory 65536 65536 bytes",
-            "locked memory",
-            "memlock",
-        ),
+        ("sys/module/fuse/parameters/enable_uring", "N", "FUSE over io_uring", "tee"),
+        ("etc/fuse.conf", "#user_allow_other", "mount --allow-other", "fuse.conf"),
+        ("proc/self/limits", "Max open files 1024 4095 files", "open files", "nofile"),
+        ("proc/self/limits", "Max locked memory 65536 65536 bytes", "locked memory", "memlock"),
         ("sys/class/net/eth0/operstate", "down", "interface", "up"),
     ] {
         let machine = Machine::well();
@@ -202,9 +148,5 @@ fn an_empty_root_is_no_panic() {
         program_dirs: &[],
         probe_uring: &|| Err("no".into()),
     });
-    assert!(
-        findings
-            .iter()
-            .any(|finding| finding.status == Status::Fail)
-    );
+    assert!(findings.iter().any(|finding| finding.status == Status::Fail));
 }

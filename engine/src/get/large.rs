@@ -158,7 +158,11 @@ impl LargeFile {
     ///
     /// # Errors
     /// When the part file cannot be written.
-    pub(super) fn handle_answer(&mut self, tag: u64, result: Result<(Answer, Vec<u8>), CallError>) -> Result<LargeStep, Errno> {
+    pub(super) fn handle_answer(
+        &mut self,
+        tag: u64,
+        result: Result<(Answer, Vec<u8>), CallError>,
+    ) -> Result<LargeStep, Errno> {
         let Some(role) = self.asked.remove(&tag) else { return Ok(LargeStep::Wait) };
         let (answer, data) = match result {
             Ok(answer) => answer,
@@ -218,7 +222,11 @@ impl LargeFile {
     fn finished(&self) -> LargeStep {
         match self.host_hash {
             Some(hash) if self.write_next == self.item.attr.size => {
-                if hash == *self.hasher.finalize().as_bytes() { LargeStep::Done } else { LargeStep::Changed }
+                if hash == *self.hasher.finalize().as_bytes() {
+                    LargeStep::Done
+                } else {
+                    LargeStep::Changed
+                }
             }
             _ => LargeStep::Wait,
         }

@@ -40,7 +40,9 @@ pub(super) fn place_of_file(target: &Path, source: &[u8]) -> (PathBuf, Vec<u8>) 
 impl Local {
     /// Opens the directory below which everything is written, creating it and its parents.
     pub(super) fn open(target: &Path) -> Result<Self, EngineError> {
-        let failed = |error: std::io::Error| EngineError::new(ErrorKind::Failed, format!("cannot write to {}: {error}", target.display()));
+        let failed = |error: std::io::Error| {
+            EngineError::new(ErrorKind::Failed, format!("cannot write to {}: {error}", target.display()))
+        };
         std::fs::create_dir_all(target).map_err(failed)?;
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let root = fs::openat(CWD, target, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;

@@ -119,7 +119,8 @@ impl Tally {
 
     /// Notes a file the host did not give; without an error it answered something else.
     pub(super) fn fail(&mut self, path: &[u8], error: Option<CallError>) {
-        let why = error.map_or_else(|| "the host answered something that was not asked".into(), |error| error.to_string());
+        let why =
+            error.map_or_else(|| "the host answered something that was not asked".into(), |error| error.to_string());
         self.fail_because(path, &why);
     }
 

@@ -56,11 +56,47 @@ pub struct HostOptions {
 pub struct HostHandle {
     shared: Arc<HostShared>,
     mail: Vec<MailSender<HostMail>>,
-    threads: Vec<JoinHandle<std::io::Result<()>>>,
     address: SocketAddr,
-    /// Ends after the shards, which hold ways to it.
-    pool: Option<Pool>,
-    status: Option<StatusServer>,
+    /// Sees the shards' end and ends everything else with it.
+    supervisor: Option<JoinHandle<Result<(), EngineError>>>,
+}
+
+/// A host's parts that end after its shards.
+struct Supervisor {
+    shared: Arc<HostShared>,
+    mail: Vec<MailSender<HostMail>>,
+    shards: Vec<JoinHandle<std::io::Result<()>>>,
+    pool: Pool,
+    status: StatusServer,
+}
+
+impl Supervisor {
+    /// Waits for the shards' end, then ends the rest and says so last.
+    fn run(self) -> Result<(), EngineError> {
+        let result = join_shards(self.shards, &self.mail);
+        drop(self.status);
+        drop(self.pool);
+        let reason = result.as_ref().err().map_or_else(|| "shut down".to_owned(), ToString::to_string);
+        crate::event::tell_last(&self.shared.events, reason);
+        result
+    }
+}
+
+/// Waits for every shard; when one fails the others are ended too, for connections are steered to all of them.
+fn join_shards(shards: Vec<JoinHandle<std::io::Result<()>>>, mail: &[MailSender<HostMail>]) -> Result<(), EngineError> {
+    let mut result = Ok(());
+    for shard in shards {
+        let ended = match shard.join() {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(EngineError::new(ErrorKind::Failed, "a shard lost its socket").caused_by(error)),
+            Err(_) => Err(EngineError::new(ErrorKind::Failed, "a shard panicked; please report it")),
+        };
+        if result.is_ok() && ended.is_err() {
+            tell_all(mail, || HostMail::Shutdown);
+            result = ended;
+        }
+    }
+    result
 }
 
 /// Stops a service from any thread; cheap to clone.
@@ -101,38 +137,27 @@ impl HostHandle {
         ShutdownHandle(Arc::new(move || tell_all(&mail, || HostMail::Shutdown)))
     }
 
-    /// Waits until every shard has ended.
+    /// Waits until everything has ended.
     ///
     /// # Errors
     /// The first shard's that failed.
     pub fn wait(mut self) -> Result<(), EngineError> {
-        let result = self.join();
-        self.shared.tell(ServiceEvent::Stopped { reason: "shut down".into() });
-        result
+        self.join()
     }
 
     fn join(&mut self) -> Result<(), EngineError> {
-        let mut result = Ok(());
-        for thread in self.threads.drain(..) {
-            let ended = match thread.join() {
-                Ok(Ok(())) => Ok(()),
-                Ok(Err(error)) => Err(EngineError::new(ErrorKind::Failed, "a shard lost its socket").caused_by(error)),
-                Err(_) => Err(EngineError::new(ErrorKind::Failed, "a shard panicked; please report it")),
-            };
-            if result.is_ok() && ended.is_err() {
-                // The others cannot serve alone: connections are steered to all of them.
-                tell_all(&self.mail, || HostMail::Shutdown);
-                result = ended;
-            }
-        }
-        self.status = None;
-        self.pool = None;
-        result
+        let Some(supervisor) = self.supervisor.take() else { return Ok(()) };
+        supervisor
+            .join()
+            .unwrap_or_else(|_| Err(EngineError::new(ErrorKind::Failed, "the host panicked; please report it")))
     }
 }
 
 impl Drop for HostHandle {
     fn drop(&mut self) {
+        if self.supervisor.is_none() {
+            return;
+        }
         self.shutdown();
         if let Err(error) = self.join() {
             tracing::error!(%error, "the host ended badly");
@@ -200,25 +225,25 @@ pub fn start_host(options: HostOptions) -> Result<(HostHandle, Receiver<ServiceE
     let pool =
         Pool::start().map_err(|error| EngineError::new(ErrorKind::Failed, format!("cannot start threads: {error}")))?;
 
-    let mut host = HostHandle {
-        shared: Arc::clone(&shared),
-        mail: Vec::new(),
-        threads: Vec::new(),
-        address,
-        pool: None,
-        status: None,
-    };
-    let mut kind = IoKind::Poll;
+    let (mut running, mut mail, mut kind) = (Vec::new(), Vec::new(), IoKind::Poll);
     for (index, socket) in (0u16..).zip(sockets) {
         let seat = Seat { index, shards: shards.get(), socket, io: options.io };
-        let (thread, mail, shard_kind) = start_shard(seat, &identity, &shared, &pool)?;
-        host.threads.push(thread);
-        host.mail.push(mail);
-        kind = shard_kind;
+        match start_shard(seat, &identity, &shared, &pool) {
+            Ok((thread, sender, shard_kind)) => {
+                running.push(thread);
+                mail.push(sender);
+                kind = shard_kind;
+            }
+            Err(error) => {
+                tell_all(&mail, || HostMail::Shutdown);
+                // What counts is why the host does not start.
+                let _ = join_shards(running, &mail);
+                return Err(error);
+            }
+        }
     }
-    host.pool = Some(pool);
-    host.status = Some(start_status(&options, &host, kind)?);
-
+    let report = Report { path: folder.clone(), address, shards: shards.get(), kind };
+    let status = start_status(&options, report, &shared, &mail)?;
     shared.tell(ServiceEvent::HostStarted {
         path: folder,
         address,
@@ -227,7 +252,12 @@ pub fn start_host(options: HostOptions) -> Result<(HostHandle, Receiver<ServiceE
         name: shared.share_name.clone(),
     });
     shared.announce(&shared.gate.code());
-    Ok((host, receiver))
+    let supervisor = Supervisor { shared: Arc::clone(&shared), mail: mail.clone(), shards: running, pool, status };
+    let supervisor = thread::Builder::new()
+        .name("host-end".into())
+        .spawn(move || supervisor.run())
+        .map_err(|error| EngineError::new(ErrorKind::Failed, format!("cannot start a thread: {error}")))?;
+    Ok((HostHandle { shared, mail, address, supervisor: Some(supervisor) }, receiver))
 }
 
 struct Seat {
@@ -322,19 +352,29 @@ fn link_addresses(bound: SocketAddr) -> Vec<HostAddress> {
     addresses.take(LINK_ADDRESSES_MAX).map(|ip| HostAddress::from(SocketAddr::new(ip, bound.port()))).collect()
 }
 
-fn start_status(options: &HostOptions, host: &HostHandle, kind: IoKind) -> Result<StatusServer, EngineError> {
-    let (shared, mail, address) = (Arc::clone(&host.shared), host.mail.clone(), host.address);
-    let path = options.path.clone();
-    let report_shared = Arc::clone(&shared);
-    let shards = mail.len();
+/// What `wormhole status` tells of a host beside its share.
+struct Report {
+    path: PathBuf,
+    address: SocketAddr,
+    shards: u16,
+    kind: IoKind,
+}
+
+fn start_status(
+    options: &HostOptions,
+    facts: Report,
+    shared: &Arc<HostShared>,
+    mail: &[MailSender<HostMail>],
+) -> Result<StatusServer, EngineError> {
+    let (reported, reloaded, mail) = (Arc::clone(shared), Arc::clone(shared), mail.to_vec());
     let report = move || {
         serde_json::json!({
-            "path": path, "address": address, "shards": shards, "io": kind.to_string(),
-            "share": report_shared.share_name, "key": crate::trust::PublicKey::from_raw(report_shared.key.0).to_string(),
+            "path": facts.path, "address": facts.address, "shards": facts.shards, "io": facts.kind.to_string(),
+            "share": reported.share_name, "key": crate::trust::PublicKey::from_raw(reported.key.0).to_string(),
         })
     };
     let reload = move || {
-        shared.gate.reload().map_err(|error| error.to_string())?;
+        reloaded.gate.reload().map_err(|error| error.to_string())?;
         tell_all(&mail, || HostMail::PeersChanged);
         Ok(())
     };

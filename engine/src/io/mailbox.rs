@@ -10,9 +10,7 @@ use std::sync::Arc;
 /// If `capacity` is 0.
 pub fn mailbox<M>(capacity: usize, waker: Waker) -> (MailSender<M>, MailReceiver<M>) {
     let queue = Arc::new(ArrayQueue::new(capacity));
-    let receiver = MailReceiver {
-        queue: Arc::clone(&queue),
-    };
+    let receiver = MailReceiver { queue: Arc::clone(&queue) };
     (MailSender { queue, waker }, receiver)
 }
 
@@ -25,10 +23,7 @@ pub struct MailSender<M> {
 
 impl<M> Clone for MailSender<M> {
     fn clone(&self) -> Self {
-        Self {
-            queue: Arc::clone(&self.queue),
-            waker: self.waker.clone(),
-        }
+        Self { queue: Arc::clone(&self.queue), waker: self.waker.clone() }
     }
 }
 

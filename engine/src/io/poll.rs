@@ -4,8 +4,8 @@ use super::read_pool::ReadPool;
 use super::receive::{PAYLOAD_BYTES_MAX, SlotPool};
 use super::transmit::{TransmitPool, may_lack_segmentation, send_singly};
 use super::{
-    COMPLETIONS_PER_TURN_MAX, Completion, FILE_READ_BYTES_MAX, Io, IoError, IoKind, IoOptions,
-    IoStats, ReadQueueFull, TransmitBuffer, TransmitTarget, Wait, Waker,
+    COMPLETIONS_PER_TURN_MAX, Completion, FILE_READ_BYTES_MAX, Io, IoError, IoKind, IoOptions, IoStats, ReadQueueFull,
+    TransmitBuffer, TransmitTarget, Wait, Waker,
 };
 use crate::sys::address::Family;
 use crate::sys::epoll::{Epoll, Interest, Readiness};
@@ -69,12 +69,8 @@ impl PollIo {
         let local_addr = socket.local_addr().map_err(IoError::Socket)?;
         let waker = Waker::new().map_err(IoError::Events)?;
         let epoll = Epoll::new().map_err(IoError::Events)?;
-        epoll
-            .add(socket.as_fd(), SOCKET_TAG, Interest::Read)
-            .map_err(IoError::Socket)?;
-        epoll
-            .add(waker.eventfd(), WAKE_TAG, Interest::Read)
-            .map_err(IoError::Events)?;
+        epoll.add(socket.as_fd(), SOCKET_TAG, Interest::Read).map_err(IoError::Socket)?;
+        epoll.add(waker.eventfd(), WAKE_TAG, Interest::Read).map_err(IoError::Events)?;
         // One slot is always the next to be filled; the others are what a ring would hold.
         let slots = usize::from(options.receive_slots) + usize::from(options.receive_spare);
         let mut slots = SlotPool::new(slots, PAYLOAD_BYTES_MAX);
@@ -91,10 +87,7 @@ impl PollIo {
             interest: Interest::Read,
             reads: ReadPool::new(options.file_reads, waker.clone()),
             waker,
-            stats: IoStats {
-                segmentation: true,
-                ..IoStats::default()
-            },
+            stats: IoStats { segmentation: true, ..IoStats::default() },
         })
     }
 
@@ -105,22 +98,10 @@ impl PollIo {
     /// Tries to send; counts what became of it.
     fn depart(&mut self, departing: &mut Departing) -> Departure {
         let (family, train) = (self.family(), &mut departing.train);
-        if train.segmented
-            || train
-                .target
-                .segment_size
-                .is_none_or(|size| size >= train.payload.len())
-        {
+        if train.segmented || train.target.segment_size.is_none_or(|size| size >= train.payload.len()) {
             let (envelope, payload) = (&mut train.envelope, &train.payload);
             let socket = self.socket.as_fd();
-            match msg::send(
-                socket,
-                envelope,
-                payload,
-                &train.target,
-                family,
-                train.segmented,
-            ) {
+            match msg::send(socket, envelope, payload, &train.target, family, train.segmented) {
                 Ok(bytes) => {
                     self.stats.trains_sent += 1;
                     self.stats.bytes_sent += bytes as u64;
@@ -176,11 +157,7 @@ impl PollIo {
 
     /// Waits for room in the send buffer only while a train needs it.
     fn update_interest(&mut self) -> io::Result<()> {
-        let wanted = if self.backlog.is_empty() {
-            Interest::Read
-        } else {
-            Interest::ReadWrite
-        };
+        let wanted = if self.backlog.is_empty() { Interest::Read } else { Interest::ReadWrite };
         if wanted != self.interest {
             self.epoll.change(self.socket.as_fd(), SOCKET_TAG, wanted)?;
             self.interest = wanted;
@@ -275,12 +252,7 @@ impl Ready {
 }
 
 impl Io for PollIo {
-    fn turn(
-        &mut self,
-        wait: Wait,
-        has_mail: &dyn Fn() -> bool,
-        inbox: &mut VecDeque<Completion>,
-    ) -> io::Result<()> {
+    fn turn(&mut self, wait: Wait, has_mail: &dyn Fn() -> bool, inbox: &mut VecDeque<Completion>) -> io::Result<()> {
         self.stats.turns += 1;
         let ready = self.wait(wait, has_mail)?;
         let mut room = COMPLETIONS_PER_TURN_MAX;
@@ -301,10 +273,7 @@ impl Io for PollIo {
             };
             self.stats.file_reads += 1;
             room -= 1;
-            inbox.push_back(Completion::FileRead {
-                token: done.token,
-                result: done.result,
-            });
+            inbox.push_back(Completion::FileRead { token: done.token, result: done.result });
         }
         if ready.socket_readable {
             self.receive(inbox, room)?;
@@ -339,13 +308,7 @@ impl Io for PollIo {
         self.buffers.put(buffer);
     }
 
-    fn read_file(
-        &mut self,
-        token: u64,
-        file: Arc<OwnedFd>,
-        offset: u64,
-        len: usize,
-    ) -> Result<(), ReadQueueFull> {
+    fn read_file(&mut self, token: u64, file: Arc<OwnedFd>, offset: u64, len: usize) -> Result<(), ReadQueueFull> {
         assert!(len <= FILE_READ_BYTES_MAX, "a read of {len} bytes");
         self.reads.submit(FileRead::new(token, file, offset, len))
     }
@@ -388,12 +351,7 @@ mod tests {
         let mut io = PollIo::open(bind_local(), OPTIONS).expect("a door");
         let peer = open(super::super::IoMode::Poll, bind_local(), OPTIONS);
         let mut peer = peer.expect("a door");
-        let target = TransmitTarget {
-            remote: peer.local_addr(),
-            src_ip: None,
-            ecn: None,
-            segment_size: Some(1000),
-        };
+        let target = TransmitTarget { remote: peer.local_addr(), src_ip: None, ecn: None, segment_size: Some(1000) };
         let mut buffer = io.transmit_buffer().expect("a buffer");
         buffer.payload.resize(3500, 1);
         let train = buffer.into_train(target, &io.stats);
@@ -407,8 +365,7 @@ mod tests {
         io.transmit(buffer, target);
         assert_eq!((io.backlog.len(), io.stats.trains_deferred), (2, 1));
 
-        io.turn(Wait::ForEvent, &|| false, &mut VecDeque::new())
-            .expect("a turn that finds room");
+        io.turn(Wait::ForEvent, &|| false, &mut VecDeque::new()).expect("a turn that finds room");
         assert_eq!((io.backlog.len(), io.interest), (0, Interest::Read));
         let mut inbox = VecDeque::new();
         let mut received = Vec::new();

@@ -48,14 +48,7 @@ impl ReadPool {
     pub(super) fn new(reads: u16, waker: Waker) -> Self {
         let in_flight_max = usize::from(reads);
         let (sender, receiver) = mailbox(in_flight_max, waker);
-        Self {
-            queue: Arc::default(),
-            threads: Vec::new(),
-            sender,
-            receiver,
-            in_flight: 0,
-            in_flight_max,
-        }
+        Self { queue: Arc::default(), threads: Vec::new(), sender, receiver, in_flight: 0, in_flight_max }
     }
 
     /// Hands a read to the threads.
@@ -90,9 +83,7 @@ impl ReadPool {
     fn start_thread(&mut self) {
         let queue = Arc::clone(&self.queue);
         let sender = self.sender.clone();
-        let spawned = std::thread::Builder::new()
-            .name("wormhole-read".to_owned())
-            .spawn(move || queue.serve(&sender));
+        let spawned = std::thread::Builder::new().name("wormhole-read".to_owned()).spawn(move || queue.serve(&sender));
         match spawned {
             Ok(thread) => self.threads.push(thread),
             Err(error) => tracing::warn!(%error, "a file-read thread could not be started"),
@@ -128,9 +119,7 @@ impl Queue {
             let outcome = read.read_blocking();
             let (token, bytes) = read.into_parts();
             let result = outcome.map(|()| bytes);
-            sender
-                .send(DoneRead { token, result })
-                .expect("the mailbox holds as many as may be in flight");
+            sender.send(DoneRead { token, result }).expect("the mailbox holds as many as may be in flight");
         }
     }
 
@@ -143,10 +132,7 @@ impl Queue {
             if state.closed {
                 return None;
             }
-            state = self
-                .ready
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }

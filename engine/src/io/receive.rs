@@ -43,11 +43,7 @@ pub(super) struct SlotPool {
 impl SlotPool {
     /// Makes a pool that will allocate up to `slots` of `slot_bytes`, none of them yet.
     pub(super) fn new(slots: usize, slot_bytes: usize) -> Self {
-        Self {
-            slot_bytes,
-            unmade: slots,
-            lent: VecDeque::with_capacity(slots),
-        }
+        Self { slot_bytes, unmade: slots, lent: VecDeque::with_capacity(slots) }
     }
 
     /// Takes an empty slot: a returned one while its memory is warm, else a new one.

@@ -13,12 +13,7 @@ use std::time::Duration;
 /// What no test should ever come near; a hung backend fails instead of hanging the run.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-const SMALL: IoOptions = IoOptions {
-    receive_slots: 4,
-    receive_spare: 4,
-    transmit_buffers: 8,
-    file_reads: 4,
-};
+const SMALL: IoOptions = IoOptions { receive_slots: 4, receive_spare: 4, transmit_buffers: 8, file_reads: 4 };
 
 fn on_both(test: impl Fn(IoMode)) {
     for mode in [IoMode::Uring, IoMode::Poll] {
@@ -48,9 +43,7 @@ impl Door {
     }
 
     fn turn(&mut self, wait: Wait) {
-        self.io
-            .turn(wait, &|| false, &mut self.inbox)
-            .expect("a turn");
+        self.io.turn(wait, &|| false, &mut self.inbox).expect("a turn");
     }
 
     fn next(&mut self) -> Completion {
@@ -100,12 +93,7 @@ fn bind_one(address: SocketAddr) -> UdpSocket {
 }
 
 fn to(remote: SocketAddr) -> TransmitTarget {
-    TransmitTarget {
-        remote,
-        src_ip: None,
-        ecn: None,
-        segment_size: None,
-    }
+    TransmitTarget { remote, src_ip: None, ecn: None, segment_size: None }
 }
 
 fn pattern(len: usize, seed: usize) -> Vec<u8> {
@@ -133,41 +121,11 @@ fn io_uring_works_here() {
 #[test]
 fn sizes_out_of_range_are_refused_by_name() {
     for (options, name) in [
-        (
-            IoOptions {
-                receive_slots: 3,
-                ..SMALL
-            },
-            "receive_slots",
-        ),
-        (
-            IoOptions {
-                receive_slots: 0,
-                ..SMALL
-            },
-            "receive_slots",
-        ),
-        (
-            IoOptions {
-                receive_spare: 1025,
-                ..SMALL
-            },
-            "receive_spare",
-        ),
-        (
-            IoOptions {
-                transmit_buffers: 0,
-                ..SMALL
-            },
-            "transmit_buffers",
-        ),
-        (
-            IoOptions {
-                file_reads: 1025,
-                ..SMALL
-            },
-            "file_reads",
-        ),
+        (IoOptions { receive_slots: 3, ..SMALL }, "receive_slots"),
+        (IoOptions { receive_slots: 0, ..SMALL }, "receive_slots"),
+        (IoOptions { receive_spare: 1025, ..SMALL }, "receive_spare"),
+        (IoOptions { transmit_buffers: 0, ..SMALL }, "transmit_buffers"),
+        (IoOptions { file_reads: 1025, ..SMALL }, "file_reads"),
     ] {
         match open(IoMode::Auto, bind_local(), options).map(|io| io.kind()) {
             Err(IoError::Options(named)) => assert_eq!(named, name),
@@ -182,14 +140,8 @@ fn trains_keep_stride_and_bytes() {
         let mut sender = Door::local(mode, SMALL);
         let mut receiver = Door::local(mode, SMALL);
         for (stride, count, tail) in [(1452, 45, 0), (1200, 10, 7), (400, 128, 0), (8952, 7, 1)] {
-            let sent = pattern(
-                stride * count - stride + if tail > 0 { tail } else { stride },
-                count,
-            );
-            let target = TransmitTarget {
-                segment_size: Some(stride),
-                ..to(receiver.addr())
-            };
+            let sent = pattern(stride * count - stride + if tail > 0 { tail } else { stride }, count);
+            let target = TransmitTarget { segment_size: Some(stride), ..to(receiver.addr()) };
             sender.send(&sent, target);
             let mut received = Vec::new();
             while received.len() < sent.len() {
@@ -206,10 +158,7 @@ fn trains_keep_stride_and_bytes() {
         }
         let stats = receiver.io.stats();
         assert_eq!(stats.datagrams_received, 45 + 10 + 128 + 7);
-        assert!(
-            stats.trains_received < 20,
-            "GRO joins over loopback: {stats:?}"
-        );
+        assert!(stats.trains_received < 20, "GRO joins over loopback: {stats:?}");
         assert_eq!(sender.io.stats().trains_sent, 4);
         assert!(sender.io.stats().segmentation);
     });
@@ -256,11 +205,7 @@ fn more_datagrams_than_slots_are_all_received() {
             assert_eq!(receiver.datagrams().bytes, pattern(size, size));
         }
         let stats = receiver.io.stats();
-        assert_eq!(
-            stats.slots_exhausted > 0,
-            mode == IoMode::Uring,
-            "{stats:?}"
-        );
+        assert_eq!(stats.slots_exhausted > 0, mode == IoMode::Uring, "{stats:?}");
         // And on it goes afterwards.
         sender.send(b"after", to(receiver.addr()));
         assert_eq!(receiver.datagrams().bytes, b"after"[..]);
@@ -299,13 +244,7 @@ fn a_dual_stack_socket_speaks_ipv4_both_ways() {
         let mut dual = Door::on(mode, bind_one(any), SMALL);
         let mut plain = Door::local(mode, SMALL);
         let dual_v4 = SocketAddr::from((Ipv4Addr::LOCALHOST, dual.addr().port()));
-        plain.send(
-            &[1; 3000],
-            TransmitTarget {
-                ecn: Some(1),
-                ..to(dual_v4)
-            },
-        );
+        plain.send(&[1; 3000], TransmitTarget { ecn: Some(1), ..to(dual_v4) });
         let datagrams = dual.datagrams();
         assert_eq!(datagrams.remote, plain.addr(), "not v4-mapped");
         assert_eq!(datagrams.local_ip, Some(dual_v4.ip()));
@@ -331,19 +270,13 @@ fn lost_sends_are_counted_and_harmless() {
         let mut peer = Door::local(mode, SMALL);
         let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, 9));
         door.send(b"wrong family", to(v6));
-        let foreign = TransmitTarget {
-            src_ip: Some(IpAddr::from([192, 0, 2, 1])),
-            segment_size: Some(100),
-            ..to(peer.addr())
-        };
+        let foreign =
+            TransmitTarget { src_ip: Some(IpAddr::from([192, 0, 2, 1])), segment_size: Some(100), ..to(peer.addr()) };
         door.send(&[0; 300], foreign);
         door.turn(Wait::No);
         let stats = door.io.stats();
         assert!(stats.transmit_errors.total() >= 2, "{stats:?}");
-        assert!(
-            stats.segmentation,
-            "a foreign source address is not its fault"
-        );
+        assert!(stats.segmentation, "a foreign source address is not its fault");
         door.send(b"still here", to(peer.addr()));
         assert_eq!(peer.datagrams().bytes, b"still here"[..]);
         // All buffers came back.
@@ -359,11 +292,7 @@ fn buffers_run_out_and_come_back() {
         let mut receiver = Door::local(mode, IoOptions::STANDARD);
         for round in 0..3 {
             let mut lent: Vec<_> = std::iter::from_fn(|| sender.io.transmit_buffer()).collect();
-            assert_eq!(
-                lent.len(),
-                usize::from(SMALL.transmit_buffers),
-                "round {round}"
-            );
+            assert_eq!(lent.len(), usize::from(SMALL.transmit_buffers), "round {round}");
             assert!(sender.io.transmit_buffer().is_none());
             sender.io.return_buffer(lent.pop().expect("eight"));
             for (i, mut buffer) in lent.into_iter().enumerate() {
@@ -374,11 +303,7 @@ fn buffers_run_out_and_come_back() {
             }
             sender.turn(Wait::No);
             for i in 0..7 {
-                assert_eq!(
-                    receiver.datagrams().bytes,
-                    pattern(5000, i),
-                    "order is kept"
-                );
+                assert_eq!(receiver.datagrams().bytes, pattern(5000, i), "order is kept");
             }
         }
     });
@@ -392,10 +317,7 @@ fn trains_the_kernel_cannot_cut_are_sent_singly() {
         option::disable_checksums(socket.as_fd()).expect("an option of every socket");
         let mut sender = Door::on(mode, socket, SMALL);
         let mut receiver = Door::local(mode, IoOptions::STANDARD);
-        let target = TransmitTarget {
-            segment_size: Some(1000),
-            ..to(receiver.addr())
-        };
+        let target = TransmitTarget { segment_size: Some(1000), ..to(receiver.addr()) };
         for round in 0..2 {
             let sent = pattern(9_500, round);
             sender.send(&sent, target);
@@ -418,11 +340,7 @@ fn a_deadline_is_kept_in_one_turn() {
             let turns = door.io.stats().turns;
             door.turn(Wait::Until(deadline));
             let late = Instant::now().checked_duration_since(deadline);
-            assert!(
-                late.is_some(),
-                "{ahead_us} us: early by {:?}",
-                deadline - Instant::now()
-            );
+            assert!(late.is_some(), "{ahead_us} us: early by {:?}", deadline - Instant::now());
             assert!(late < Some(PATIENCE / 4), "{late:?}");
             assert!(door.inbox.is_empty());
             assert_eq!(door.io.stats().turns, turns + 1);
@@ -445,9 +363,7 @@ fn mail_before_the_wait_and_wakes_during_it_end_it() {
         };
         assert_eq!(sender.send(7), Ok(()));
         assert_eq!(sender.send(8), Err(8), "the box is full");
-        door.io
-            .turn(Wait::ForEvent, &has_mail, &mut door.inbox)
-            .expect("a turn that does not wait");
+        door.io.turn(Wait::ForEvent, &has_mail, &mut door.inbox).expect("a turn that does not wait");
         assert_eq!((asked.get(), door.inbox.len()), (1, 0));
         assert_eq!(receiver.take(), Some(7));
         // A wake from inside the question comes after the flag was set, as a race would have it.
@@ -455,9 +371,7 @@ fn mail_before_the_wait_and_wakes_during_it_end_it() {
             assert_eq!(sender.send(9), Ok(()));
             false
         };
-        door.io
-            .turn(Wait::ForEvent, &late, &mut door.inbox)
-            .expect("a turn that is woken");
+        door.io.turn(Wait::ForEvent, &late, &mut door.inbox).expect("a turn that is woken");
         assert!(matches!(door.inbox.pop_front(), Some(Completion::Woken)));
         assert_eq!(receiver.take(), Some(9));
         assert_eq!(door.io.stats().wakes, 1);
@@ -477,10 +391,7 @@ fn no_mail_is_lost_between_two_shards() {
             hello.send(to_there).expect("the other side listens");
             let mut expected = 0;
             while expected < MAILS {
-                there
-                    .io
-                    .turn(Wait::ForEvent, &|| theirs.has_mail(), &mut there.inbox)
-                    .expect("a turn");
+                there.io.turn(Wait::ForEvent, &|| theirs.has_mail(), &mut there.inbox).expect("a turn");
                 there.inbox.clear();
                 while let Some(mail) = theirs.take() {
                     assert_eq!(mail, expected);
@@ -497,9 +408,7 @@ fn no_mail_is_lost_between_two_shards() {
         let deadline = Instant::now() + 3 * PATIENCE;
         let mut expected = 0;
         while expected < MAILS {
-            here.io
-                .turn(Wait::Until(deadline), &|| mine.has_mail(), &mut here.inbox)
-                .expect("a turn");
+            here.io.turn(Wait::Until(deadline), &|| mine.has_mail(), &mut here.inbox).expect("a turn");
             here.inbox.clear();
             assert!(Instant::now() < deadline, "stuck at {expected}");
             while let Some(mail) = mine.take() {
@@ -560,9 +469,7 @@ fn a_directory_is_an_error_and_a_full_queue_says_so() {
 
         let file = file_of(&pattern(100_000, 3));
         for token in 0..4 {
-            door.io
-                .read_file(token, Arc::clone(&file), token * 1000, 500)
-                .expect("room for four");
+            door.io.read_file(token, Arc::clone(&file), token * 1000, 500).expect("room for four");
         }
         let fifth = door.io.read_file(4, Arc::clone(&file), 0, 500);
         assert_eq!(fifth, Err(ReadQueueFull));
@@ -590,9 +497,7 @@ fn a_door_closes_with_operations_in_flight() {
             let mut door = Door::on(mode, bind_one(local), SMALL);
             let addr = door.addr();
             for token in 0..4 {
-                door.io
-                    .read_file(token, Arc::clone(&file), 0, 1 << 20)
-                    .expect("room");
+                door.io.read_file(token, Arc::clone(&file), 0, 1 << 20).expect("room");
             }
             for _ in 0..SMALL.transmit_buffers {
                 let mut buffer = door.io.transmit_buffer().expect("a free buffer");
@@ -607,11 +512,7 @@ fn a_door_closes_with_operations_in_flight() {
             waker.wake();
             assert!(UdpSocket::bind(addr).is_ok(), "the socket is closed");
         }
-        assert_eq!(
-            Arc::strong_count(&file),
-            1,
-            "no read holds the file any more"
-        );
+        assert_eq!(Arc::strong_count(&file), 1, "no read holds the file any more");
     });
 }
 
@@ -621,10 +522,7 @@ fn a_group_is_steered_by_connection_id() {
         let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let shards = NonZeroU16::new(3).expect("not zero");
         let sockets = bind_group(any_port, shards).expect("three sockets");
-        let mut group: Vec<_> = sockets
-            .into_iter()
-            .map(|socket| Door::on(mode, socket, SMALL))
-            .collect();
+        let mut group: Vec<_> = sockets.into_iter().map(|socket| Door::on(mode, socket, SMALL)).collect();
         let addr = group[0].addr();
         assert!(group.iter().all(|door| door.addr() == addr));
         let mut sender = Door::on(mode, bind_client(addr).expect("a client"), SMALL);
@@ -650,10 +548,7 @@ fn a_group_is_steered_by_connection_id() {
 #[test]
 fn a_flood_does_not_overfill_a_turn() {
     on_both(|mode| {
-        let options = IoOptions {
-            receive_slots: 256,
-            ..IoOptions::STANDARD
-        };
+        let options = IoOptions { receive_slots: 256, ..IoOptions::STANDARD };
         let mut receiver = Door::local(mode, options);
         receiver.turn(Wait::No);
         let mut sender = Door::local(mode, IoOptions::STANDARD);
@@ -676,10 +571,7 @@ fn bytes_arrive_in_order_under_load() {
     on_both(|mode| {
         let mut sender = Door::local(mode, SMALL);
         let mut receiver = Door::local(mode, IoOptions::STANDARD);
-        let target = TransmitTarget {
-            segment_size: Some(1452),
-            ..to(receiver.addr())
-        };
+        let target = TransmitTarget { segment_size: Some(1452), ..to(receiver.addr()) };
         for round in 0..200 {
             let sent = pattern(1452 * 45, round);
             sender.send(&sent, target);

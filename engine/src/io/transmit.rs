@@ -1,8 +1,6 @@
 //! Transmit buffers, and trains the kernel will not cut for us.
 
-use super::{
-    DATAGRAM_TRAIN_BYTES_MAX, DATAGRAM_TRAIN_SEGMENTS_MAX, IoStats, TransmitErrors, TransmitTarget,
-};
+use super::{DATAGRAM_TRAIN_BYTES_MAX, DATAGRAM_TRAIN_SEGMENTS_MAX, IoStats, TransmitErrors, TransmitTarget};
 use crate::sys::address::Family;
 use crate::sys::msg::{self, Envelope};
 use crate::sys::ring::Train;
@@ -40,12 +38,7 @@ impl TransmitBuffer {
             );
             segments > 1
         });
-        Train {
-            payload: self.payload,
-            envelope: self.envelope,
-            target,
-            segmented: several && stats.segmentation,
-        }
+        Train { payload: self.payload, envelope: self.envelope, target, segmented: several && stats.segmentation }
     }
 }
 
@@ -58,10 +51,7 @@ pub(super) struct TransmitPool {
 
 impl TransmitPool {
     pub(super) fn new(buffers: u16) -> Self {
-        Self {
-            unmade: usize::from(buffers),
-            free: Vec::with_capacity(usize::from(buffers)),
-        }
+        Self { unmade: usize::from(buffers), free: Vec::with_capacity(usize::from(buffers)) }
     }
 
     pub(super) fn take(&mut self) -> Option<TransmitBuffer> {
@@ -69,10 +59,7 @@ impl TransmitPool {
             return Some(buffer);
         }
         self.unmade = self.unmade.checked_sub(1)?;
-        Some(TransmitBuffer {
-            payload: Vec::with_capacity(DATAGRAM_TRAIN_BYTES_MAX),
-            envelope: Envelope::new(),
-        })
+        Some(TransmitBuffer { payload: Vec::with_capacity(DATAGRAM_TRAIN_BYTES_MAX), envelope: Envelope::new() })
     }
 
     pub(super) fn put(&mut self, mut buffer: TransmitBuffer) {
@@ -81,10 +68,7 @@ impl TransmitPool {
     }
 
     pub(super) fn put_train(&mut self, train: Train) {
-        self.put(TransmitBuffer {
-            payload: train.payload,
-            envelope: train.envelope,
-        });
+        self.put(TransmitBuffer { payload: train.payload, envelope: train.envelope });
     }
 }
 
@@ -108,10 +92,7 @@ pub(super) fn send_singly(
     errors: &mut TransmitErrors,
 ) -> SentSingly {
     let stride = train.target.segment_size.unwrap_or(train.payload.len());
-    let mut sent = SentSingly {
-        reached: from,
-        taken_bytes: 0,
-    };
+    let mut sent = SentSingly { reached: from, taken_bytes: 0 };
     for datagram in train.payload[from..].chunks(stride) {
         let target = &train.target;
         match msg::send(socket, &mut train.envelope, datagram, target, family, false) {

@@ -3,8 +3,8 @@
 use super::receive::{PAYLOAD_BYTES_MAX, SlotPool};
 use super::transmit::{TransmitPool, may_lack_segmentation, send_singly};
 use super::{
-    COMPLETIONS_PER_TURN_MAX, Completion, FILE_READ_BYTES_MAX, Io, IoError, IoKind, IoOptions,
-    IoStats, ReadQueueFull, TransmitBuffer, TransmitTarget, Wait, Waker,
+    COMPLETIONS_PER_TURN_MAX, Completion, FILE_READ_BYTES_MAX, Io, IoError, IoKind, IoOptions, IoStats, ReadQueueFull,
+    TransmitBuffer, TransmitTarget, Wait, Waker,
 };
 use crate::sys::address::Family;
 use crate::sys::clock::ClockBase;
@@ -42,10 +42,7 @@ pub(super) struct UringIo {
 
 impl UringIo {
     /// Opens a ring on the calling thread, or gives the socket back with the reason.
-    pub(super) fn open(
-        socket: UdpSocket,
-        options: IoOptions,
-    ) -> Result<Self, (IoError, UdpSocket)> {
+    pub(super) fn open(socket: UdpSocket, options: IoOptions) -> Result<Self, (IoError, UdpSocket)> {
         match Self::prepare(&socket, options) {
             Ok((ring, waker, local_addr, slots)) => Ok(Self {
                 ring,
@@ -60,19 +57,13 @@ impl UringIo {
                 wake_armed: false,
                 reads_in_flight: 0,
                 reads_max: usize::from(options.file_reads),
-                stats: IoStats {
-                    segmentation: true,
-                    ..IoStats::default()
-                },
+                stats: IoStats { segmentation: true, ..IoStats::default() },
             }),
             Err(error) => Err((error, socket)),
         }
     }
 
-    fn prepare(
-        socket: &UdpSocket,
-        options: IoOptions,
-    ) -> Result<(Ring, Waker, SocketAddr, SlotPool), IoError> {
+    fn prepare(socket: &UdpSocket, options: IoOptions) -> Result<(Ring, Waker, SocketAddr, SlotPool), IoError> {
         // The ring waits for room to send by itself, but on blocking files only.
         socket.set_nonblocking(false).map_err(IoError::Socket)?;
         let local_addr = socket.local_addr().map_err(IoError::Socket)?;
@@ -129,11 +120,7 @@ impl UringIo {
 
     fn finish(&mut self, finished: Finished) -> io::Result<Option<Completion>> {
         match finished {
-            Finished::Received {
-                filled,
-                error,
-                ended,
-            } => {
+            Finished::Received { filled, error, ended } => {
                 self.receive_armed &= !ended;
                 if let Some(error) = error {
                     self.on_receive_error(error)?;
@@ -160,12 +147,7 @@ impl UringIo {
     }
 
     fn on_filled(&mut self, filled: Filled) -> Option<Completion> {
-        let Filled {
-            bid,
-            slot,
-            payload,
-            arrival,
-        } = filled;
+        let Filled { bid, slot, payload, arrival } = filled;
         self.receive_errors_in_a_row = 0;
         let (datagrams, empty) = self.slots.deliver(slot, payload, arrival, &mut self.stats);
         self.ring.provide(bid, empty);
@@ -234,20 +216,13 @@ impl UringIo {
 
     /// Asks for what is missing. There is room: the entry that just completed had some.
     fn read_on(&mut self, read: FileRead) -> Option<Completion> {
-        self.ring
-            .push_read(read)
-            .expect("a read that ended left room for itself");
+        self.ring.push_read(read).expect("a read that ended left room for itself");
         None
     }
 }
 
 impl Io for UringIo {
-    fn turn(
-        &mut self,
-        wait: Wait,
-        has_mail: &dyn Fn() -> bool,
-        inbox: &mut VecDeque<Completion>,
-    ) -> io::Result<()> {
+    fn turn(&mut self, wait: Wait, has_mail: &dyn Fn() -> bool, inbox: &mut VecDeque<Completion>) -> io::Result<()> {
         self.stats.turns += 1;
         self.arm();
         self.enter(wait, has_mail)?;
@@ -266,9 +241,7 @@ impl Io for UringIo {
     }
 
     fn transmit(&mut self, buffer: TransmitBuffer, to: TransmitTarget) {
-        let several = to
-            .segment_size
-            .is_some_and(|size| size < buffer.payload.len());
+        let several = to.segment_size.is_some_and(|size| size < buffer.payload.len());
         let mut train = buffer.into_train(to, &self.stats);
         if several && !train.segmented {
             self.send_singly(&mut train);
@@ -284,13 +257,7 @@ impl Io for UringIo {
         self.buffers.put(buffer);
     }
 
-    fn read_file(
-        &mut self,
-        token: u64,
-        file: Arc<OwnedFd>,
-        offset: u64,
-        len: usize,
-    ) -> Result<(), ReadQueueFull> {
+    fn read_file(&mut self, token: u64, file: Arc<OwnedFd>, offset: u64, len: usize) -> Result<(), ReadQueueFull> {
         assert!(len <= FILE_READ_BYTES_MAX, "a read of {len} bytes");
         if self.reads_in_flight == self.reads_max {
             return Err(ReadQueueFull);
@@ -310,11 +277,7 @@ impl Io for UringIo {
     }
 
     fn stats(&self) -> IoStats {
-        IoStats {
-            enters: self.ring.enters(),
-            stray_completions: self.ring.strays(),
-            ..self.stats
-        }
+        IoStats { enters: self.ring.enters(), stray_completions: self.ring.strays(), ..self.stats }
     }
 
     fn kind(&self) -> IoKind {

@@ -29,10 +29,7 @@ impl Waker {
         // Blocking on purpose: a ring waits for input on a blocking file by itself, and the epoll
         // backend reads only after readiness was reported.
         let eventfd = eventfd(0, EventfdFlags::CLOEXEC)?;
-        Ok(Self(Arc::new(Shared {
-            eventfd,
-            parked: AtomicBool::new(false),
-        })))
+        Ok(Self(Arc::new(Shared { eventfd, parked: AtomicBool::new(false) })))
     }
 
     /// Ends the shard's wait if it waits; to be called after the mail was stored.

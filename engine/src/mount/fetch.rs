@@ -108,7 +108,8 @@ impl Fetches {
         let Ok(last) = u32::try_from((end - 1) / bytes) else { return op.reply.error(Errno::new(libc::EFBIG)) };
         let first = u32::try_from(op.offset / bytes).expect("not beyond the last");
 
-        let read = self.reads.insert(Read { reply: op.reply, offset: op.offset, end, missing: 0, parts: BTreeMap::new() });
+        let read =
+            self.reads.insert(Read { reply: op.reply, offset: op.offset, end, missing: 0, parts: BTreeMap::new() });
         let reader = self.l1.reader();
         for index in first..=last {
             let key = ChunkKey { file: op.ino, version: op.version, index, class };
@@ -139,7 +140,15 @@ impl Fetches {
         }
     }
 
-    fn fetch_ahead(&mut self, now: Instant, client: &mut Client, node: &mut Node, file: FileKey, (ino, version, size): (u64, u64, u64), chunks: &[u64]) {
+    fn fetch_ahead(
+        &mut self,
+        now: Instant,
+        client: &mut Client,
+        node: &mut Node,
+        file: FileKey,
+        (ino, version, size): (u64, u64, u64),
+        chunks: &[u64],
+    ) {
         let reader = self.l1.reader();
         for &chunk in chunks.iter().take(AHEAD_MAX) {
             let Ok(index) = u32::try_from(chunk) else { return };
@@ -154,7 +163,16 @@ impl Fetches {
     }
 
     #[allow(clippy::too_many_arguments, reason = "one call site's locals; a struct would only rename them")]
-    fn begin(&mut self, now: Instant, client: &mut Client, node: &mut Node, file: FileKey, key: ChunkKey, ino: u64, size: u64) {
+    fn begin(
+        &mut self,
+        now: Instant,
+        client: &mut Client,
+        node: &mut Node,
+        file: FileKey,
+        key: ChunkKey,
+        ino: u64,
+        size: u64,
+    ) {
         let bytes = key.class.bytes();
         let offset = u64::from(key.index) * bytes as u64;
         let length = usize::try_from((size - offset).min(bytes as u64)).expect("bounded by a frame");
@@ -274,7 +292,11 @@ impl Fetches {
             && let Some((&begin, frame)) = parts.first_key_value()
         {
             let (from, to) = part(begin, frame);
-            return if (to - from) as u64 == end - offset { reply.data(&frame[from..to]) } else { reply.error(Errno::ESTALE) };
+            return if (to - from) as u64 == end - offset {
+                reply.data(&frame[from..to])
+            } else {
+                reply.error(Errno::ESTALE)
+            };
         }
         self.gather.clear();
         for (&begin, frame) in &parts {

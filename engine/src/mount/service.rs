@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use transport::wire::{INLINE_BYTES_MAX, PAGE_ENTRIES_MAX};
 use transport::{ConnId, Event, Node};
-use vfs::notifier::{Notifier, NoticeRefused};
+use vfs::notifier::{NoticeRefused, Notifier};
 use vfs::{Call, Errno, HandleTable, Notice, Op, Tree, TreeOptions};
 
 /// Messages to a mount's shard.
@@ -64,7 +64,13 @@ pub(super) struct MountService {
 }
 
 impl MountService {
-    pub(super) fn new(client: Client, options: TreeOptions, l1: L1Writer, first: Sender<Result<Joined, ClientError>>, events: Sender<ServiceEvent>) -> Self {
+    pub(super) fn new(
+        client: Client,
+        options: TreeOptions,
+        l1: L1Writer,
+        first: Sender<Result<Joined, ClientError>>,
+        events: Sender<ServiceEvent>,
+    ) -> Self {
         Self {
             client,
             options,
@@ -131,11 +137,14 @@ impl MountService {
         let (ask, asker) = match what {
             Call::Attr { path } => (Ask::Attr { path }, Asker::Tree(call)),
             Call::Readlink { path } => (Ask::Readlink { path }, Asker::Tree(call)),
-            Call::List { path, cursor } => (Ask::List { path, cursor, entries_max: PAGE_ENTRIES_MAX }, Asker::Tree(call)),
-            Call::Statfs => (Ask::StatFs, Asker::Tree(call)),
-            Call::Open { fh, path, id } => {
-                (Ask::Open { path, inline_max: INLINE_BYTES_MAX, hash: false }, Asker::Open { call, fh, id, data: Vec::new() })
+            Call::List { path, cursor } => {
+                (Ask::List { path, cursor, entries_max: PAGE_ENTRIES_MAX }, Asker::Tree(call))
             }
+            Call::Statfs => (Ask::StatFs, Asker::Tree(call)),
+            Call::Open { fh, path, id } => (
+                Ask::Open { path, inline_max: INLINE_BYTES_MAX, hash: false },
+                Asker::Open { call, fh, id, data: Vec::new() },
+            ),
             Call::Close { fh } => {
                 if let Some(file) = self.files.remove(&fh) {
                     self.client.close_file(node, file);
@@ -237,7 +246,11 @@ fn answer_to_vfs(answer: Answer) -> Result<vfs::Answer, Errno> {
         Answer::Attr(attr) => vfs::Answer::Attr(attr_to_vfs(&attr)),
         Answer::Link(target) => vfs::Answer::Link(target),
         Answer::Page { entries, end } => {
-            let entry = |e: transport::wire::Entry| vfs::DirEntry { attr: attr_to_vfs(&e.attr), cookie: e.cookie, name: e.name };
+            let entry = |e: transport::wire::Entry| vfs::DirEntry {
+                attr: attr_to_vfs(&e.attr),
+                cookie: e.cookie,
+                name: e.name,
+            };
             vfs::Answer::Page { entries: entries.into_iter().map(entry).collect(), end }
         }
         Answer::StatFs(s) => vfs::Answer::Statfs(vfs::StatFs {

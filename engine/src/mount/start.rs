@@ -10,7 +10,7 @@ use crate::io::MailSender;
 use crate::remote::{RemoteOptions, client_options, client_thread, remember};
 use crate::status::{ServiceKind, StatusServer};
 use cache::L1Config;
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -39,12 +39,11 @@ pub struct MountOptions {
     pub runtime_dir: PathBuf,
 }
 
-/// A mounted folder. Dropping it unmounts.
+/// A mounted folder. Dropping it unmounts and waits for the end.
 pub struct MountHandle {
     session: Arc<FuseSession>,
-    shard: MountShard,
-    events: crossbeam_channel::Sender<ServiceEvent>,
-    _status: StatusServer,
+    /// Sees the mount's end and ends everything else with it.
+    supervisor: Option<JoinHandle<Result<(), EngineError>>>,
 }
 
 /// The way to the mount's shard; dropping it ends the shard.
@@ -97,14 +96,50 @@ impl MountHandle {
     /// # Errors
     /// When the mount ended by a failure.
     pub fn wait(mut self) -> Result<(), EngineError> {
+        self.join()
+    }
+
+    fn join(&mut self) -> Result<(), EngineError> {
+        let Some(supervisor) = self.supervisor.take() else { return Ok(()) };
+        supervisor
+            .join()
+            .unwrap_or_else(|_| Err(EngineError::new(ErrorKind::Failed, "the mount panicked; please report it")))
+    }
+}
+
+impl Drop for MountHandle {
+    fn drop(&mut self) {
+        if self.supervisor.is_none() {
+            return;
+        }
+        self.shutdown_handle().shutdown();
+        if let Err(error) = self.join() {
+            tracing::error!(%error, "the mount ended badly");
+        }
+    }
+}
+
+/// A mount's parts that end after it.
+struct Supervisor {
+    session: Arc<FuseSession>,
+    shard: MountShard,
+    events: Sender<ServiceEvent>,
+    status: StatusServer,
+}
+
+impl Supervisor {
+    /// Waits for the mount's end, whoever brought it about, then ends the shard and says so last.
+    fn run(mut self) -> Result<(), EngineError> {
         let end = self.session.wait();
         self.shard.end();
+        drop(self.status);
         let (result, reason) = match end {
             SessionEnd::Unmounted => (Ok(()), "unmounted".to_owned()),
-            SessionEnd::Failed(reason) => (Err(EngineError::new(ErrorKind::Failed, format!("the mount failed: {reason}"))), reason),
+            SessionEnd::Failed(reason) => {
+                (Err(EngineError::new(ErrorKind::Failed, format!("the mount failed: {reason}"))), reason)
+            }
         };
-        // A reader that is gone needs no last word.
-        let _ = self.events.try_send(ServiceEvent::Stopped { reason });
+        crate::event::tell_last(&self.events, reason);
         result
     }
 }
@@ -130,10 +165,12 @@ pub fn start_mount(options: MountOptions) -> Result<(MountHandle, Receiver<Servi
     let (first, joined) = bounded(1);
     let tree_options = TreeOptions { owner: owner(), ..TreeOptions::CLOSE_TO_OPEN };
     let service_events = events.clone();
-    let make = move |_mail| MountService::new(Client::new(Instant::now(), client), tree_options, l1, first, service_events);
+    let make =
+        move |_mail| MountService::new(Client::new(Instant::now(), client), tree_options, l1, first, service_events);
     let (mail, thread) = client_thread::<MountService>("mount", &options.remote, node, make)?;
     let shard = MountShard { mail, thread: Some(thread) };
-    let Joined { welcome, handles, l1 } = joined.recv().map_err(|_| failed("the mount's shard ended; please report it".into()))??;
+    let Joined { welcome, handles, l1 } =
+        joined.recv().map_err(|_| failed("the mount's shard ended; please report it".into()))??;
     remember(&options.remote.state_dir, &welcome)?;
 
     let backend = Arc::new(MountBackend::new(shard.mail.clone(), l1.clone()));
@@ -148,7 +185,8 @@ pub fn start_mount(options: MountOptions) -> Result<(MountHandle, Receiver<Servi
     let session = Arc::new(session);
     let mountpoint = session.report().mountpoint.clone();
 
-    let (report_session, address, host, share) = (Arc::clone(&session), welcome.address, welcome.host.clone(), welcome.share.clone());
+    let (report_session, address, host, share) =
+        (Arc::clone(&session), welcome.address, welcome.host.clone(), welcome.share.clone());
     let report = move || {
         let stats = l1.stats();
         serde_json::json!({
@@ -160,10 +198,16 @@ pub fn start_mount(options: MountOptions) -> Result<(MountHandle, Receiver<Servi
     let status = StatusServer::start(&options.runtime_dir, ServiceKind::Mount, Box::new(report), Box::new(reload))
         .map_err(|error| failed(format!("cannot open the control socket: {error}")))?;
 
-    let ready = ServiceEvent::MountReady { mountpoint, address: welcome.address, host: welcome.host, share: welcome.share };
+    let ready =
+        ServiceEvent::MountReady { mountpoint, address: welcome.address, host: welcome.host, share: welcome.share };
     // The channel was made above with room.
     let _ = events.try_send(ready);
-    Ok((MountHandle { session, shard, events, _status: status }, receiver))
+    let supervisor = Supervisor { session: Arc::clone(&session), shard, events, status };
+    let supervisor = std::thread::Builder::new()
+        .name("mount-end".into())
+        .spawn(move || supervisor.run())
+        .map_err(|error| failed(format!("cannot start a thread: {error}")))?;
+    Ok((MountHandle { session, supervisor: Some(supervisor) }, receiver))
 }
 
 /// The kernel's readahead where nothing else is asked for: 4 MiB keeps 8 MiB in flight, enough for 10 Gbit/s x 6 ms.
@@ -204,5 +248,7 @@ pub fn unmount(mountpoint: &Path) -> Result<(), EngineError> {
 /// # Errors
 /// When a dead mount cannot be removed.
 pub fn run_mount_guard(mountpoint: &Path) -> Result<(), EngineError> {
-    vfs::guard::run_guard(mountpoint, std::io::stdin()).map(drop).map_err(|error| EngineError::new(ErrorKind::Failed, error.to_string()))
+    vfs::guard::run_guard(mountpoint, std::io::stdin())
+        .map(drop)
+        .map_err(|error| EngineError::new(ErrorKind::Failed, error.to_string()))
 }

@@ -21,6 +21,8 @@ use transport::{Identity, Node, NodeOptions, PeerKey, Role};
 
 /// Asks that may wait for the shard.
 const MAIL_MAX: usize = 4_096;
+/// Bytes asked for at once where a file is read in pieces.
+const PIECE_BYTES: u64 = 4 << 20;
 /// How much longer than a call's bound a caller waits for the shard's word, which always comes.
 const WORD_SLACK: Duration = Duration::from_secs(90);
 
@@ -253,6 +255,33 @@ impl Remote {
         self.close_file(file);
         read.result.map_err(|error| at_path(path, &error))?;
         Ok(attr.size)
+    }
+
+    /// Reads a whole file in order, a piece at a time, into `sink`. Returns the size.
+    ///
+    /// # Errors
+    /// As [`Remote::attr`]; also when the file changes meanwhile.
+    pub fn read_each(&self, path: &[u8], sink: &mut dyn FnMut(&[u8])) -> Result<u64, EngineError> {
+        let (answer, _) = self
+            .ask(Ask::Open { path: path.to_vec(), inline_max: 0, hash: false })
+            .map_err(|error| at_path(path, &error))?;
+        let Answer::Opened { file, attr, .. } = answer else { return Err(unasked()) };
+        let mut offset = 0;
+        let mut result = Ok(attr.size);
+        while offset < attr.size {
+            let length = PIECE_BYTES.min(attr.size - offset);
+            match self.ask(Ask::Read { file, offset, length }) {
+                Ok((_, data)) if data.len() as u64 == length => sink(&data),
+                Ok(_) => result = Err(at_path(path, &CallError::Stale)),
+                Err(error) => result = Err(at_path(path, &error)),
+            }
+            if result.is_err() {
+                break;
+            }
+            offset += length;
+        }
+        self.close_file(file);
+        result
     }
 
     /// Sends an ask whose answer goes to `reply`.

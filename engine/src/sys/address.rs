@@ -34,9 +34,7 @@ impl Family {
 /// written as it is: the kernel answers `EAFNOSUPPORT`, which is the honest error.
 pub(crate) fn encode(remote: SocketAddr, family: Family, name: &mut [u8; NAME_BYTES]) -> usize {
     let remote = match (family, remote) {
-        (Family::V6, SocketAddr::V4(v4)) => {
-            SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port())
-        }
+        (Family::V6, SocketAddr::V4(v4)) => SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()),
         (Family::V4, v6 @ SocketAddr::V6(_)) => canonical(v6),
         (_, as_is) => as_is,
     };

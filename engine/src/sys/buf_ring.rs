@@ -53,22 +53,11 @@ impl BufRing {
         let Some(entries) = NonNull::new(memory.cast::<BufRingEntry>()) else {
             handle_alloc_error(layout);
         };
-        let ring = Self {
-            entries,
-            layout,
-            count,
-            tail: 0,
-            slot_bytes,
-            slots: (0..count).map(|_| None).collect(),
-        };
+        let ring = Self { entries, layout, count, tail: 0, slot_bytes, slots: (0..count).map(|_| None).collect() };
         let address = entries.as_ptr().expose_provenance() as u64;
         // SAFETY: `address` is page-aligned memory of `count` entries owned by `ring`, which frees
         // it only after `unregister`, or never (`Ring::drop`).
-        unsafe {
-            uring
-                .submitter()
-                .register_buf_ring_with_flags(address, count, BUFFER_GROUP, 0)
-        }?;
+        unsafe { uring.submitter().register_buf_ring_with_flags(address, count, BUFFER_GROUP, 0) }?;
         Ok(ring)
     }
 

@@ -17,10 +17,7 @@ impl ClockBase {
     /// side: a converted deadline never lies before the one that was meant.
     pub(crate) fn read() -> Self {
         let instant = Instant::now();
-        Self {
-            instant,
-            monotonic: monotonic_now(),
-        }
+        Self { instant, monotonic: monotonic_now() }
     }
 
     /// Returns `deadline` as time since the zero of `CLOCK_MONOTONIC`.

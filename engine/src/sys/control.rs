@@ -170,11 +170,7 @@ mod tests {
         let len = control.encode(&mut bytes);
         assert_eq!(len, SEND_CONTROL_BYTES);
         let (level, kind, data, rest) = next_message(&bytes).expect("a first message");
-        assert_eq!(
-            (level, kind),
-            (17, 103),
-            "SOL_UDP and UDP_SEGMENT of linux/udp.h"
-        );
+        assert_eq!((level, kind), (17, 103), "SOL_UDP and UDP_SEGMENT of linux/udp.h");
         assert_eq!(data, 1452_u16.to_ne_bytes());
         let told = ReceiveControl::decode(rest, Family::V6);
         assert_eq!(told.ecn, 0b10);

@@ -32,10 +32,7 @@ pub(crate) fn progress(moved: usize, missing: usize) -> Progress {
 /// `EINTR`: a signal. `EAGAIN`: short of memory or not ready. `EBUSY`: completions wait to be
 /// taken first. Source: io_uring_enter(2).
 pub(crate) fn is_weather(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EINTR | libc::EAGAIN | libc::EBUSY)
-    )
+    matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY))
 }
 
 #[cfg(test)]

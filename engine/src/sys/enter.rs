@@ -92,9 +92,7 @@ pub(crate) fn enter(ring: RingName, to_submit: u32, patience: Patience) -> io::R
         signal_mask_bytes: 0,
         min_wait_us: 0,
         // The kernel follows this number back to the timespec, hence the exposed address.
-        timeout: limit.as_ref().map_or(0, |limit| {
-            std::ptr::from_ref(limit).expose_provenance() as u64
-        }),
+        timeout: limit.as_ref().map_or(0, |limit| std::ptr::from_ref(limit).expose_provenance() as u64),
     };
     // SAFETY: `arg` and the timespec it names are locals that outlive the call. The entries that
     // this submits were pushed under the promises written at `Ring::push`.
@@ -125,11 +123,7 @@ pub(crate) fn takes_absolute_timeouts(ring: RawFd) -> bool {
 ///
 /// A registered ring outlives its descriptor, so [`unregister`] must follow.
 pub(crate) fn register(ring: RawFd) -> RingName {
-    let mut update = ResourceUpdate {
-        offset: ANY_INDEX,
-        reserved: 0,
-        data: ring as u64,
-    };
+    let mut update = ResourceUpdate { offset: ANY_INDEX, reserved: 0, data: ring as u64 };
     match update_ring(ring, REGISTER_RING_FDS, &mut update) {
         1 => RingName::Index(update.offset),
         _ => RingName::Descriptor(ring),
@@ -139,24 +133,12 @@ pub(crate) fn register(ring: RawFd) -> RingName {
 /// Takes the ring out of the calling thread's table again.
 pub(crate) fn unregister(ring: RawFd, name: RingName) {
     if let RingName::Index(index) = name {
-        let mut update = ResourceUpdate {
-            offset: index,
-            reserved: 0,
-            data: 0,
-        };
+        let mut update = ResourceUpdate { offset: index, reserved: 0, data: 0 };
         update_ring(ring, UNREGISTER_RING_FDS, &mut update);
     }
 }
 
 fn update_ring(ring: RawFd, verb: u32, update: &mut ResourceUpdate) -> i64 {
     // SAFETY: `update` is borrowed mutably until the call returns, and the count passed is one.
-    unsafe {
-        libc::syscall(
-            libc::SYS_io_uring_register,
-            ring,
-            verb,
-            std::ptr::from_mut(update),
-            1_u32,
-        )
-    }
+    unsafe { libc::syscall(libc::SYS_io_uring_register, ring, verb, std::ptr::from_mut(update), 1_u32) }
 }

@@ -56,33 +56,18 @@ impl Epoll {
     }
 
     /// Changes what is waited for on a watched `fd`.
-    pub(crate) fn change(
-        &self,
-        fd: BorrowedFd<'_>,
-        tag: u64,
-        interest: Interest,
-    ) -> io::Result<()> {
+    pub(crate) fn change(&self, fd: BorrowedFd<'_>, tag: u64, interest: Interest) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_MOD, fd, tag, interest)
     }
 
-    fn control(
-        &self,
-        verb: i32,
-        fd: BorrowedFd<'_>,
-        tag: u64,
-        interest: Interest,
-    ) -> io::Result<()> {
+    fn control(&self, verb: i32, fd: BorrowedFd<'_>, tag: u64, interest: Interest) -> io::Result<()> {
         let events = match interest {
             Interest::Read => libc::EPOLLIN,
             Interest::ReadWrite => libc::EPOLLIN | libc::EPOLLOUT,
         };
-        let mut event = libc::epoll_event {
-            events: events as u32,
-            u64: tag,
-        };
+        let mut event = libc::epoll_event { events: events as u32, u64: tag };
         // SAFETY: `event` is a local that outlives the call; the kernel copies it.
-        let result =
-            unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), verb, fd.as_raw_fd(), &raw mut event) };
+        let result = unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), verb, fd.as_raw_fd(), &raw mut event) };
         if result < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -93,10 +78,7 @@ impl Epoll {
     ///
     /// # Errors
     /// `EINTR` after a signal; the rest of epoll_wait(2) would be a bug here.
-    pub(crate) fn wait(
-        &mut self,
-        timeout: Option<Duration>,
-    ) -> io::Result<impl Iterator<Item = Readiness>> {
+    pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<impl Iterator<Item = Readiness>> {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; WATCHED_MAX];
         let count = match self.wait_precisely(&mut events, timeout) {
             Err(error) if lacks_call(&error) && self.has_pwait2 => {
@@ -128,9 +110,7 @@ impl Epoll {
             seconds: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
             nanoseconds: i64::from(timeout.subsec_nanos()),
         });
-        let timeout = timeout
-            .as_ref()
-            .map_or(std::ptr::null(), std::ptr::from_ref);
+        let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
         // SAFETY: `events` is borrowed mutably and its length passed with it; `timeout` is null or
         // points at a local that outlives the call; no signal mask is given.
         let count = unsafe {
@@ -153,18 +133,11 @@ impl Epoll {
         events: &mut [libc::epoll_event; WATCHED_MAX],
         timeout: Option<Duration>,
     ) -> io::Result<usize> {
-        let timeout_ms = timeout.map_or(-1, |timeout| {
-            i32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
-        });
+        let timeout_ms =
+            timeout.map_or(-1, |timeout| i32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX));
         // SAFETY: `events` is borrowed mutably and its length is passed with it.
-        let count = unsafe {
-            libc::epoll_wait(
-                self.fd.as_raw_fd(),
-                events.as_mut_ptr(),
-                WATCHED_MAX as i32,
-                timeout_ms,
-            )
-        };
+        let count =
+            unsafe { libc::epoll_wait(self.fd.as_raw_fd(), events.as_mut_ptr(), WATCHED_MAX as i32, timeout_ms) };
         usize::try_from(count).map_err(|_| io::Error::last_os_error())
     }
 }

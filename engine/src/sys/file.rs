@@ -19,13 +19,7 @@ pub(crate) struct FileRead {
 impl FileRead {
     /// Prepares to read `len` bytes of `file` from `offset`.
     pub(crate) fn new(token: u64, file: Arc<OwnedFd>, offset: u64, len: usize) -> Self {
-        Self {
-            token,
-            file,
-            offset,
-            wanted: len,
-            bytes: BytesMut::with_capacity(len),
-        }
+        Self { token, file, offset, wanted: len, bytes: BytesMut::with_capacity(len) }
     }
 
     /// Returns the descriptor number; the read keeps it open.
@@ -74,8 +68,8 @@ impl FileRead {
     pub(crate) fn read_blocking(&mut self) -> io::Result<()> {
         loop {
             let (fd, room, missing) = (self.raw_fd(), self.room(), self.missing());
-            let offset = libc::off_t::try_from(self.next_offset())
-                .map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+            let offset =
+                libc::off_t::try_from(self.next_offset()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
             // SAFETY: `room` points at `missing` bytes of spare room in `self.bytes`, which
             // `&mut self` keeps in place until the call returns.
             let moved = unsafe { libc::pread(fd, room.cast(), missing, offset) };

@@ -24,9 +24,7 @@ pub fn pin_thread(cpu: usize) -> io::Result<()> {
 /// What sched_getaffinity(2) says; in practice none.
 pub fn allowed_cpus() -> io::Result<Vec<usize>> {
     let set = sched_getaffinity(None)?;
-    Ok((0..CpuSet::MAX_CPU)
-        .filter(|&cpu| set.is_set(cpu))
-        .collect())
+    Ok((0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect())
 }
 
 /// Raises the soft limit of open descriptors to the hard one; returns what holds now.
@@ -36,10 +34,7 @@ pub fn allowed_cpus() -> io::Result<Vec<usize>> {
 pub fn raise_descriptor_limit() -> io::Result<Option<u64>> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum {
-        let raised = Rlimit {
-            current: maximum,
-            maximum,
-        };
+        let raised = Rlimit { current: maximum, maximum };
         setrlimit(Resource::Nofile, raised)?;
     }
     Ok(maximum)

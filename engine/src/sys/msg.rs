@@ -120,10 +120,7 @@ impl Arrival {
         if flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 {
             return None;
         }
-        Some(Self {
-            remote: address::decode(name)?,
-            control: ReceiveControl::decode(control, family),
-        })
+        Some(Self { remote: address::decode(name)?, control: ReceiveControl::decode(control, family) })
     }
 }
 
@@ -137,10 +134,7 @@ pub(crate) struct Inbound {
 impl Inbound {
     /// Makes empty buffers.
     pub(crate) fn new() -> Self {
-        Self {
-            name: [0; NAME_BYTES],
-            control: Aligned([0; RECEIVE_CONTROL_BYTES]),
-        }
+        Self { name: [0; NAME_BYTES], control: Aligned([0; RECEIVE_CONTROL_BYTES]) }
     }
 
     /// Receives one train into the spare room of the empty `slot`, never waiting.
@@ -156,10 +150,7 @@ impl Inbound {
         debug_assert!(slot.is_empty(), "a receive starts at the head of its slot");
         let room = slot.spare_capacity_mut();
         let room_bytes = room.len();
-        let mut vector = libc::iovec {
-            iov_base: room.as_mut_ptr().cast(),
-            iov_len: room_bytes,
-        };
+        let mut vector = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room_bytes };
         let mut header = empty_header();
         header.msg_name = self.name.as_mut_ptr().cast();
         header.msg_namelen = NAME_BYTES as libc::socklen_t;
@@ -189,8 +180,5 @@ pub(crate) fn empty_header() -> libc::msghdr {
 }
 
 fn empty_vector() -> libc::iovec {
-    libc::iovec {
-        iov_base: std::ptr::null_mut(),
-        iov_len: 0,
-    }
+    libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }
 }

@@ -54,14 +54,8 @@ struct Slot<T> {
 impl<T> OpTable<T> {
     /// Makes room for `capacity` operations at once.
     pub(crate) fn new(capacity: usize) -> Self {
-        let slots = (0..capacity).map(|_| Slot {
-            generation: 0,
-            op: None,
-        });
-        Self {
-            slots: slots.collect(),
-            free: (0..capacity).rev().collect(),
-        }
+        let slots = (0..capacity).map(|_| Slot { generation: 0, op: None });
+        Self { slots: slots.collect(), free: (0..capacity).rev().collect() }
     }
 
     /// Takes ownership of `op`, or gives it back when the table is full.

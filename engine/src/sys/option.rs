@@ -50,10 +50,7 @@ pub(crate) fn join_datagrams(socket: BorrowedFd<'_>) -> io::Result<()> {
 
 /// Sizes both buffers, beyond `rmem_max` and `wmem_max` where the process may (`CAP_NET_ADMIN`).
 pub(crate) fn size_buffers(socket: BorrowedFd<'_>, bytes: i32) -> io::Result<()> {
-    for (forced, plain) in [
-        (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF),
-        (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF),
-    ] {
+    for (forced, plain) in [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)] {
         if set_int(socket, libc::SOL_SOCKET, forced, bytes).is_err() {
             set_int(socket, libc::SOL_SOCKET, plain, bytes)?;
         }
@@ -71,10 +68,7 @@ pub(crate) fn size_buffers(socket: BorrowedFd<'_>, bytes: i32) -> io::Result<()>
 /// Members count in the order they were bound. The program sees the UDP payload from offset 0; a
 /// byte past its end reads as member 0 (the filter machine returns 0 there). Source: RFC 8999
 /// §5, socket(7) `SO_ATTACH_REUSEPORT_CBPF`, which needs no privilege.
-pub(crate) fn steer_by_connection_id(
-    socket: BorrowedFd<'_>,
-    members: NonZeroU16,
-) -> io::Result<()> {
+pub(crate) fn steer_by_connection_id(socket: BorrowedFd<'_>, members: NonZeroU16) -> io::Result<()> {
     let load_byte = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
     let jump_if_set = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
     let modulo = (libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K) as u16;
@@ -90,10 +84,7 @@ pub(crate) fn steer_by_connection_id(
         instruction(modulo, 0, 0, u32::from(members.get())),
         instruction(return_a, 0, 0, 0),
     ];
-    let program = libc::sock_fprog {
-        len: program.len() as u16,
-        filter: program.as_mut_ptr(),
-    };
+    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     // SAFETY: `program` and the instructions it points at are locals that outlive the call, its
     // length is theirs, and the kernel copies them before it returns.
     let result = unsafe {
@@ -130,9 +121,5 @@ fn set_int(socket: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::Res
 }
 
 fn checked(result: i32) -> io::Result<()> {
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -22,9 +22,7 @@ pub enum UringUnavailable {
     )]
     Filtered,
     /// The kernel knows no io_uring, or a filter or sandbox says so.
-    #[error(
-        "this kernel has no io_uring (before Linux 5.1, built without it, or hidden by a sandbox)"
-    )]
+    #[error("this kernel has no io_uring (before Linux 5.1, built without it, or hidden by a sandbox)")]
     Missing,
     /// Locked memory is limited too tightly.
     #[error("the locked-memory limit is too low for a ring; raise RLIMIT_MEMLOCK (ulimit -l)")]
@@ -83,21 +81,14 @@ pub fn probe_uring() -> Result<UringReport, UringUnavailable> {
 const PROBE_ENTRIES: u32 = 8;
 
 /// Builds a ring with the best flags granted, after checking that it can do a shard's work.
-pub(crate) fn build(
-    entries: u32,
-    completions: u32,
-) -> Result<(IoUring, UringReport), UringUnavailable> {
+pub(crate) fn build(entries: u32, completions: u32) -> Result<(IoUring, UringReport), UringUnavailable> {
     let mut refusal = None;
     for (defer_taskrun, no_sqarray) in [(true, true), (true, false), (false, false)] {
         match build_with(entries, completions, defer_taskrun, no_sqarray) {
             Ok(uring) => {
                 check(&uring)?;
                 let absolute_timer = enter::takes_absolute_timeouts(uring.as_raw_fd());
-                let report = UringReport {
-                    defer_taskrun,
-                    no_sqarray,
-                    absolute_timer,
-                };
+                let report = UringReport { defer_taskrun, no_sqarray, absolute_timer };
                 return Ok((uring, report));
             }
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => refusal = Some(error),
@@ -107,19 +98,9 @@ pub(crate) fn build(
     Err(refusal.map_or(UringUnavailable::Missing, explain))
 }
 
-fn build_with(
-    entries: u32,
-    completions: u32,
-    defer_taskrun: bool,
-    no_sqarray: bool,
-) -> io::Result<IoUring> {
+fn build_with(entries: u32, completions: u32, defer_taskrun: bool, no_sqarray: bool) -> io::Result<IoUring> {
     let mut builder = IoUring::builder();
-    builder
-        .dontfork()
-        .setup_cqsize(completions)
-        .setup_submit_all()
-        .setup_coop_taskrun()
-        .setup_taskrun_flag();
+    builder.dontfork().setup_cqsize(completions).setup_submit_all().setup_coop_taskrun().setup_taskrun_flag();
     if defer_taskrun {
         builder.setup_single_issuer().setup_defer_taskrun();
     }
@@ -141,10 +122,7 @@ fn check(uring: &IoUring) -> Result<(), UringUnavailable> {
     uring
         .submitter()
         .register_probe(&mut probe)
-        .map_err(|source| UringUnavailable::Setup {
-            step: "IORING_REGISTER_PROBE",
-            source,
-        })?;
+        .map_err(|source| UringUnavailable::Setup { step: "IORING_REGISTER_PROBE", source })?;
     // Multishot recvmsg cannot be asked for; it came in the same release as SEND_ZC, Linux 6.0.
     for (code, name) in [
         (opcode::RecvMsg::CODE, "RECVMSG"),
@@ -170,19 +148,14 @@ fn explain(source: io::Error) -> UringUnavailable {
         },
         Some(libc::ENOMEM) => UringUnavailable::LockedMemory,
         Some(libc::EINVAL) => UringUnavailable::TooOld("cooperative task running"),
-        _ => UringUnavailable::Setup {
-            step: "io_uring_setup",
-            source,
-        },
+        _ => UringUnavailable::Setup { step: "io_uring_setup", source },
     }
 }
 
 /// Reads `kernel.io_uring_disabled`; 0 where the kernel has no such switch (before Linux 6.6).
 fn disabled_sysctl() -> u8 {
     let text = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
-    text.ok()
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(0)
+    text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -202,11 +175,7 @@ mod tests {
         }
         // With the switch at 0 a refusal comes from a filter, else the switch is to blame.
         let text = explain(io::Error::from_raw_os_error(libc::EPERM)).to_string();
-        let expected = if disabled_sysctl() == 0 {
-            "seccomp"
-        } else {
-            "io_uring_disabled"
-        };
+        let expected = if disabled_sysctl() == 0 { "seccomp" } else { "io_uring_disabled" };
         assert!(text.contains(expected), "{text}");
     }
 }

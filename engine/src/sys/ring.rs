@@ -154,15 +154,9 @@ impl Ring {
         uring
             .submitter()
             .register_files(&fixed)
-            .map_err(|source| UringUnavailable::Setup {
-                step: "IORING_REGISTER_FILES",
-                source,
-            })?;
+            .map_err(|source| UringUnavailable::Setup { step: "IORING_REGISTER_FILES", source })?;
         let buffers = BufRing::register(&uring, options.receive_slots, options.slot_bytes)
-            .map_err(|source| UringUnavailable::Setup {
-                step: "IORING_REGISTER_PBUF_RING",
-                source,
-            })?;
+            .map_err(|source| UringUnavailable::Setup { step: "IORING_REGISTER_PBUF_RING", source })?;
         let name = enter::register(uring.as_raw_fd());
         Ok(Self {
             uring,
@@ -302,10 +296,7 @@ impl Ring {
         let key = OpKey::from_user_data(cqe.user_data());
         let Some(op) = self.ops.op_mut(key) else {
             self.strays += 1;
-            tracing::error!(
-                user_data = cqe.user_data(),
-                "completion without an operation"
-            );
+            tracing::error!(user_data = cqe.user_data(), "completion without an operation");
             return None;
         };
         let result = cqe::outcome(cqe.result());
@@ -326,13 +317,7 @@ impl Ring {
         }
     }
 
-    fn settle_receive(
-        &mut self,
-        key: OpKey,
-        header: &libc::msghdr,
-        flags: u32,
-        result: io::Result<usize>,
-    ) -> Finished {
+    fn settle_receive(&mut self, key: OpKey, header: &libc::msghdr, flags: u32, result: io::Result<usize>) -> Finished {
         let ended = !cqueue::more(flags);
         if ended {
             self.ops.remove(key);
@@ -342,18 +327,9 @@ impl Ring {
             // SAFETY: this is the completion that says so; a failed one filled nothing.
             let slot = unsafe { self.buffers.take(bid, len) }?;
             let (arrival, payload) = read_slot(&slot, header, self.family);
-            Some(Filled {
-                bid,
-                slot,
-                payload,
-                arrival,
-            })
+            Some(Filled { bid, slot, payload, arrival })
         });
-        Finished::Received {
-            filled,
-            error: result.err(),
-            ended,
-        }
+        Finished::Received { filled, error: result.err(), ended }
     }
 
     /// Cancels everything and waits until the kernel holds nothing of ours.
@@ -395,24 +371,15 @@ impl Drop for Ring {
 /// Builds the entry for an operation that already lies in its slot.
 fn describe(op: &mut Op, family: Family) -> squeue::Entry {
     match op {
-        Op::Receive(header) => {
-            opcode::RecvMsgMulti::new(SOCKET, &raw const **header, BUFFER_GROUP).build()
-        }
+        Op::Receive(header) => opcode::RecvMsgMulti::new(SOCKET, &raw const **header, BUFFER_GROUP).build(),
         Op::Send(train) => {
-            let header =
-                train
-                    .envelope
-                    .seal(&train.payload, &train.target, family, train.segmented);
-            opcode::SendMsg::new(SOCKET, header)
-                .flags(libc::MSG_NOSIGNAL as u32)
-                .build()
+            let header = train.envelope.seal(&train.payload, &train.target, family, train.segmented);
+            opcode::SendMsg::new(SOCKET, header).flags(libc::MSG_NOSIGNAL as u32).build()
         }
         Op::Read(read) => {
             let (fd, offset) = (Fd(read.raw_fd()), read.next_offset());
             let len = u32::try_from(read.missing()).expect("bounded by FILE_READ_BYTES_MAX");
-            opcode::Read::new(fd, read.room(), len)
-                .offset(offset)
-                .build()
+            opcode::Read::new(fd, read.room(), len).offset(offset).build()
         }
         Op::Wake(word) => opcode::Read::new(WAKE, word.as_mut_ptr(), word.len() as u32).build(),
         Op::CancelAll => opcode::AsyncCancel2::new(CancelBuilder::any()).build(),
@@ -420,11 +387,7 @@ fn describe(op: &mut Op, family: Family) -> squeue::Entry {
 }
 
 /// Reads what the kernel put before the payload.
-fn read_slot(
-    slot: &[u8],
-    header: &libc::msghdr,
-    family: Family,
-) -> (Option<Arrival>, Range<usize>) {
+fn read_slot(slot: &[u8], header: &libc::msghdr, family: Family) -> (Option<Arrival>, Range<usize>) {
     let Ok(out) = RecvMsgOut::parse(slot, header) else {
         return (None, 0..0);
     };

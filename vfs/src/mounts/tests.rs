@@ -19,13 +19,7 @@ fn escape(plain: &[u8]) -> String {
 fn reads_the_example_of_the_manual() {
     let line = b"36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue";
     let entry = MountEntry::parse(line).expect("the documented shape");
-    assert_eq!(
-        entry.device,
-        DeviceNumber {
-            major: 98,
-            minor: 0
-        }
-    );
+    assert_eq!(entry.device, DeviceNumber { major: 98, minor: 0 });
     assert_eq!(entry.mountpoint, Path::new("/mnt2"));
     assert_eq!(entry.fs_type, "ext3");
     assert_eq!(entry.source, "/dev/root");
@@ -34,11 +28,7 @@ fn reads_the_example_of_the_manual() {
 
 #[test]
 fn reads_lines_without_and_with_many_optional_fields() {
-    for optional in [
-        "",
-        "shared:1 ",
-        "shared:1 master:2 propagate_from:3 unbindable ",
-    ] {
+    for optional in ["", "shared:1 ", "shared:1 master:2 propagate_from:3 unbindable "] {
         let line = format!("9 1 0:52 / /a\\040b ro {optional}- fuse.wormhole farm ro,user_id=0");
         let entry = MountEntry::parse(line.as_bytes()).expect("a whole line");
         assert_eq!(entry.mountpoint, Path::new("/a b"));
@@ -69,18 +59,9 @@ fn resolves_links_without_looking_at_the_target() {
     std::fs::create_dir(root.join("real")).expect("a folder");
     std::os::unix::fs::symlink("real", root.join("link")).expect("a link");
     std::os::unix::fs::symlink("turn", root.join("turn")).expect("a link");
-    assert_eq!(
-        resolve(&root.join("link")).expect("resolves"),
-        root.join("real")
-    );
-    assert_eq!(
-        resolve(&root.join("real/../real/.")).expect("resolves"),
-        root.join("real")
-    );
-    assert_eq!(
-        resolve(&root.join("none")).expect_err("missing").kind(),
-        io::ErrorKind::NotFound
-    );
+    assert_eq!(resolve(&root.join("link")).expect("resolves"), root.join("real"));
+    assert_eq!(resolve(&root.join("real/../real/.")).expect("resolves"), root.join("real"));
+    assert_eq!(resolve(&root.join("none")).expect_err("missing").kind(), io::ErrorKind::NotFound);
     let turning = resolve(&root.join("turn")).expect_err("a link to itself");
     assert_eq!(turning.raw_os_error(), Some(Errno::LOOP.raw_os_error()));
 }

@@ -130,15 +130,8 @@ impl DirReply {
     /// Adds an entry if it fits.
     pub fn add(&mut self, ino: u64, offset: u64, kind: FileKind, name: &[u8]) -> Added {
         match &mut self.reply.inner {
-            Some(Inner::Fuse(fuse)) => {
-                added(fuse.add(INodeNo(ino), offset, kind.into(), OsStr::from_bytes(name)))
-            }
-            _ => self.taken.push(DIRENT_BYTES, name, || DirOut {
-                ino,
-                offset,
-                kind,
-                name: name.to_vec(),
-            }),
+            Some(Inner::Fuse(fuse)) => added(fuse.add(INodeNo(ino), offset, kind.into(), OsStr::from_bytes(name))),
+            _ => self.taken.push(DIRENT_BYTES, name, || DirOut { ino, offset, kind, name: name.to_vec() }),
         }
     }
 }

@@ -11,9 +11,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType,
-};
+use rustix::net::{AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType};
 
 use crate::mounts::{self, FS_TYPE, Liveness, SUBTYPE};
 use crate::unmount::fusermount::{self, FusermountError};
@@ -42,9 +40,7 @@ pub enum MountError {
     )]
     NoDevice,
     /// An ordinary user needs the setuid program (environment's).
-    #[error(
-        "mounting as an ordinary user needs fusermount3, which was not found: install the package fuse3"
-    )]
+    #[error("mounting as an ordinary user needs fusermount3, which was not found: install the package fuse3")]
     NoFusermount,
     /// There is no such folder (caller's).
     #[error("the mountpoint {} does not exist", .0.display())]
@@ -99,18 +95,12 @@ pub(super) fn prepare(mountpoint: &Path) -> Result<PathBuf, MountError> {
     let unusable = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => MountError::MountpointMissing(mountpoint.to_owned()),
         io::ErrorKind::NotADirectory => MountError::NotADirectory(mountpoint.to_owned()),
-        io::ErrorKind::PermissionDenied => {
-            MountError::PermissionDenied(mountpoint.display().to_string())
-        }
-        _ => MountError::System {
-            doing: "the mountpoint cannot be examined",
-            source,
-        },
+        io::ErrorKind::PermissionDenied => MountError::PermissionDenied(mountpoint.display().to_string()),
+        _ => MountError::System { doing: "the mountpoint cannot be examined", source },
     };
     let resolved = mounts::resolve(mountpoint).map_err(unusable)?;
     for _ in 0..DEAD_LAYERS_MAX {
-        let top = mounts::topmost_at(&resolved)
-            .map_err(MountError::system("the mount table cannot be read"))?;
+        let top = mounts::topmost_at(&resolved).map_err(MountError::system("the mount table cannot be read"))?;
         if !top.is_some_and(|entry| entry.is_wormhole()) {
             let metadata = resolved.metadata().map_err(unusable)?;
             return if metadata.is_dir() {
@@ -134,29 +124,19 @@ pub(super) fn prepare(mountpoint: &Path) -> Result<PathBuf, MountError> {
 }
 
 /// Mounts on `resolved`, read-only, and returns the device with its INIT request waiting in it.
-pub(super) fn attach(
-    resolved: &Path,
-    source: &str,
-    allow_other: bool,
-) -> Result<OwnedFd, MountError> {
+pub(super) fn attach(resolved: &Path, source: &str, allow_other: bool) -> Result<OwnedFd, MountError> {
     match OpenOptions::new().read(true).write(true).open(DEVICE) {
         Ok(device) => match attach_directly(&device, resolved, source, allow_other) {
             Ok(()) => Ok(device.into()),
             Err(Errno::PERM) => attach_by_fusermount(resolved, source, allow_other),
             Err(Errno::NODEV) => Err(MountError::NoDevice),
-            Err(errno) => Err(MountError::System {
-                doing: "mount(2) failed",
-                source: errno.into(),
-            }),
+            Err(errno) => Err(MountError::System { doing: "mount(2) failed", source: errno.into() }),
         },
         Err(error) => match error.raw_os_error() {
             Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => Err(MountError::NoDevice),
             // The setuid program may be allowed what we are not.
             Some(libc::EACCES | libc::EPERM) => attach_by_fusermount(resolved, source, allow_other),
-            _ => Err(MountError::System {
-                doing: "/dev/fuse cannot be opened",
-                source: error,
-            }),
+            _ => Err(MountError::System { doing: "/dev/fuse cannot be opened", source: error }),
         },
     }
 }
@@ -166,19 +146,10 @@ pub(super) fn attach(
 /// With `allow_other` the kernel checks modes and owners itself; without it only the mounting user
 /// gets in at all, and checking the host's numeric owners against ours would shut that user out.
 fn access_options(allow_other: bool) -> &'static str {
-    if allow_other {
-        ",allow_other,default_permissions"
-    } else {
-        ""
-    }
+    if allow_other { ",allow_other,default_permissions" } else { "" }
 }
 
-fn attach_directly(
-    device: &File,
-    resolved: &Path,
-    source: &str,
-    allow_other: bool,
-) -> rustix::io::Result<()> {
+fn attach_directly(device: &File, resolved: &Path, source: &str, allow_other: bool) -> rustix::io::Result<()> {
     // `rootmode` carries only the file type: a directory. mount.fuse(8), kernel fs/fuse/inode.c.
     let data = format!(
         "fd={},rootmode=40000,user_id={},group_id={}{}",
@@ -192,27 +163,12 @@ fn attach_directly(
     rustix::mount::mount(source, resolved, FS_TYPE, flags, &*data)
 }
 
-fn attach_by_fusermount(
-    resolved: &Path,
-    source: &str,
-    allow_other: bool,
-) -> Result<OwnedFd, MountError> {
-    let socket_failed = |errno: Errno| MountError::System {
-        doing: "no socket for fusermount3",
-        source: errno.into(),
-    };
-    let (ours, theirs) = rustix::net::socketpair(
-        AddressFamily::UNIX,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )
-    .map_err(socket_failed)?;
+fn attach_by_fusermount(resolved: &Path, source: &str, allow_other: bool) -> Result<OwnedFd, MountError> {
+    let socket_failed = |errno: Errno| MountError::System { doing: "no socket for fusermount3", source: errno.into() };
+    let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+        .map_err(socket_failed)?;
     let source = source.replace('\\', "\\\\").replace(',', "\\,");
-    let options = format!(
-        "ro,nosuid,nodev,fsname={source},subtype={SUBTYPE}{}",
-        access_options(allow_other)
-    );
+    let options = format!("ro,nosuid,nodev,fsname={source},subtype={SUBTYPE}{}", access_options(allow_other));
     let arguments = [
         OsString::from("-o"),
         OsString::from(options),
@@ -222,17 +178,13 @@ fn attach_by_fusermount(
     match fusermount::run(arguments, Some(theirs), FUSERMOUNT_MOUNT_MAX) {
         Ok(()) => receive_device(&ours)
             .map_err(socket_failed)?
-            .ok_or_else(|| {
-                MountError::Fusermount("it ended well but handed no device back".to_owned())
-            }),
+            .ok_or_else(|| MountError::Fusermount("it ended well but handed no device back".to_owned())),
         Err(FusermountError::Missing) => Err(MountError::NoFusermount),
         Err(FusermountError::Refused(message)) => Err(if message.contains("user_allow_other") {
             MountError::AllowOtherRefused
         } else if message.contains("device not found") {
             MountError::NoDevice
-        } else if ["no write access", "ermission denied", "not permitted"]
-            .iter()
-            .any(|phrase| message.contains(phrase))
+        } else if ["no write access", "ermission denied", "not permitted"].iter().any(|phrase| message.contains(phrase))
         {
             MountError::PermissionDenied(message)
         } else {
@@ -267,9 +219,5 @@ fn receive_device(socket: &OwnedFd) -> rustix::io::Result<Option<OwnedFd>> {
 
 /// Says whether this process may open the device itself, which an own queue per reader needs.
 pub(super) fn may_open_device() -> bool {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(DEVICE)
-        .is_ok()
+    OpenOptions::new().read(true).write(true).open(DEVICE).is_ok()
 }

@@ -46,9 +46,7 @@ pub(super) fn set(device: DeviceNumber, wished_kb: Option<u32>) -> ReadAhead {
     match written {
         Ok(kb) => ReadAhead::Set { kb },
         Err(error) => match error.kind() {
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                ReadAhead::NotPermitted { path }
-            }
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ReadAhead::NotPermitted { path },
             _ => ReadAhead::Failed { path, error },
         },
     }

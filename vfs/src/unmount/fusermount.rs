@@ -76,16 +76,10 @@ pub(crate) fn run<A: AsRef<OsStr>>(
     }
     let mut complaint = Vec::new();
     if let Some(stderr) = child.stderr.take() {
-        stderr
-            .take(COMPLAINT_BYTES_MAX)
-            .read_to_end(&mut complaint)?;
+        stderr.take(COMPLAINT_BYTES_MAX).read_to_end(&mut complaint)?;
     }
     let complaint = String::from_utf8_lossy(&complaint).trim().to_owned();
-    Err(FusermountError::Refused(if complaint.is_empty() {
-        format!("it ended with {status}")
-    } else {
-        complaint
-    }))
+    Err(FusermountError::Refused(if complaint.is_empty() { format!("it ended with {status}") } else { complaint }))
 }
 
 /// Duplicates a descriptor so that a child inherits it.

@@ -65,11 +65,7 @@ impl Mounted {
         let mut options = MountOptions::new(at.path());
         change(&mut options);
         let session = mount(options, &server);
-        Self {
-            session,
-            server,
-            at,
-        }
+        Self { session, server, at }
     }
 }
 
@@ -81,10 +77,7 @@ pub fn mount(options: MountOptions, server: &Arc<Server>) -> FuseSession {
 pub fn mount_line(path: &Path) -> Option<String> {
     let table = std::fs::read_to_string("/proc/mounts").expect("a mount table");
     let wanted = path.to_str().expect("a plain path");
-    table
-        .lines()
-        .rfind(|line| line.split(' ').nth(1) == Some(wanted))
-        .map(str::to_owned)
+    table.lines().rfind(|line| line.split(' ').nth(1) == Some(wanted)).map(str::to_owned)
 }
 
 /// The part this process plays, with its mountpoint; `None` in the test itself.
@@ -132,10 +125,7 @@ pub struct Part {
 
 impl Part {
     pub fn start(mut command: Command) -> Self {
-        let mut child = command
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let lines = BufReader::new(child.stdout.take().expect("it is piped"));
         Self { child, lines }
     }

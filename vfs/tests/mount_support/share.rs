@@ -47,26 +47,12 @@ pub struct Share(Vec<Node>);
 
 impl Share {
     pub fn new() -> Self {
-        Self(vec![Node {
-            name: Vec::new(),
-            mode: 0o755,
-            content: Content::Folder(Vec::new()),
-        }])
+        Self(vec![Node { name: Vec::new(), mode: 0o755, content: Content::Folder(Vec::new()) }])
     }
 
-    pub fn add(
-        &mut self,
-        folder: u64,
-        name: impl Into<Vec<u8>>,
-        mode: u16,
-        content: Content,
-    ) -> u64 {
+    pub fn add(&mut self, folder: u64, name: impl Into<Vec<u8>>, mode: u16, content: Content) -> u64 {
         let name = name.into();
-        self.0.push(Node {
-            name,
-            mode,
-            content,
-        });
+        self.0.push(Node { name, mode, content });
         let ino = self.0.len() as u64;
         match &mut self.0[folder as usize - 1].content {
             Content::Folder(entries) => entries.push(ino),
@@ -93,10 +79,7 @@ impl Share {
             Content::Link(target) => (FileKind::Symlink, target.len() as u64),
             Content::Stuck => (FileKind::Regular, 1 << 20),
         };
-        let time = Timestamp {
-            seconds: 1_000_000_000 + ino as i64,
-            nanoseconds: 123_456_789,
-        };
+        let time = Timestamp { seconds: 1_000_000_000 + ino as i64, nanoseconds: 123_456_789 };
         Some(Attr {
             id: FileId { ino, birth_ns: 7 },
             kind,
@@ -125,11 +108,7 @@ impl Share {
 /// Bytes in which every 8-byte word is different, so that a shifted or mixed-up read shows.
 pub fn bytes_of(length: usize) -> Vec<u8> {
     (0..length.div_ceil(8) as u64)
-        .flat_map(|index| {
-            (index + 1)
-                .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-                .to_le_bytes()
-        })
+        .flat_map(|index| (index + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes())
         .take(length)
         .collect()
 }
@@ -157,19 +136,9 @@ impl Server {
         let (mailbox, ops) = bounded(MAILBOX_MAX);
         let (reached, stuck) = bounded(MAILBOX_MAX);
         let counts = Arc::new(Counts::default());
-        let serving = Serving {
-            share,
-            counts: Arc::clone(&counts),
-            reached,
-            held: Vec::new(),
-        };
+        let serving = Serving { share, counts: Arc::clone(&counts), reached, held: Vec::new() };
         let thread = std::thread::spawn(move || serving.run(&ops));
-        Arc::new(Self {
-            mailbox: Mutex::new(Some(mailbox)),
-            thread: Mutex::new(Some(thread)),
-            counts,
-            stuck,
-        })
+        Arc::new(Self { mailbox: Mutex::new(Some(mailbox)), thread: Mutex::new(Some(thread)), counts, stuck })
     }
 }
 
@@ -214,15 +183,9 @@ impl Serving {
 
     fn answer(&mut self, op: Op) {
         match op {
-            Op::Lookup {
-                parent,
-                name,
-                reply,
-            } => {
+            Op::Lookup { parent, name, reply } => {
                 let entries = self.share.entries(parent).unwrap_or_default();
-                let found = entries
-                    .iter()
-                    .find(|&&ino| self.share.node(ino).is_some_and(|node| node.name == name));
+                let found = entries.iter().find(|&&ino| self.share.node(ino).is_some_and(|node| node.name == name));
                 match found.and_then(|&ino| self.share.attr(ino)) {
                     Some(attr) => reply.entry(&attr, TTL, TTL),
                     None => reply.error(Errno::ENOENT),
@@ -239,13 +202,7 @@ impl Serving {
             },
             Op::Open { ino, reply, .. } => reply.opened(ino, false),
             Op::Opendir { ino, reply } => reply.opened(ino, false),
-            Op::Read {
-                ino,
-                fh,
-                offset,
-                length,
-                reply,
-            } => {
+            Op::Read { ino, fh, offset, length, reply } => {
                 assert_eq!(fh, ino, "the handle from open");
                 self.counts.reads.fetch_add(1, Ordering::Relaxed);
                 (self.counts.longest_read).fetch_max(length.into(), Ordering::Relaxed);
@@ -266,12 +223,7 @@ impl Serving {
                 self.counts.releases.fetch_add(1, Ordering::Relaxed);
                 reply.ok();
             }
-            Op::Readdir {
-                ino,
-                offset,
-                mut reply,
-                ..
-            } => {
+            Op::Readdir { ino, offset, mut reply, .. } => {
                 for (index, &child) in self.listed(ino, offset) {
                     let attr = self.share.attr(child).expect("entries exist");
                     let name = &self.share.node(child).expect("entries exist").name;
@@ -281,12 +233,7 @@ impl Serving {
                 }
                 reply.ok();
             }
-            Op::ReaddirPlus {
-                ino,
-                offset,
-                mut reply,
-                ..
-            } => {
+            Op::ReaddirPlus { ino, offset, mut reply, .. } => {
                 self.counts.readdirplus.fetch_add(1, Ordering::Relaxed);
                 for (index, &child) in self.listed(ino, offset) {
                     let attr = self.share.attr(child).expect("entries exist");

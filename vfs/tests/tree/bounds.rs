@@ -6,8 +6,7 @@ use vfs::directory::WAITING_PER_HANDLE_MAX;
 use vfs::handle::OPEN_FILES_MAX;
 use vfs::tree::{CALLS_PENDING_MAX, NOTICES_QUEUED_MAX, OPEN_DIRECTORIES_MAX, READS_QUEUED_MAX};
 use vfs::{
-    AttrReply, DataReply, DirReply, EntryReply, Errno, FileKind, LinkReply, Op, OpenReply,
-    ROOT_INO, StatfsReply,
+    AttrReply, DataReply, DirReply, EntryReply, Errno, FileKind, LinkReply, Op, OpenReply, ROOT_INO, StatfsReply,
 };
 
 use super::host::Host;
@@ -33,52 +32,29 @@ fn calls_that_wait() {
     let mut receivers = vec![];
     for _ in 0..CALLS_PENDING_MAX {
         let (reply, receiver) = EntryReply::channel();
-        feed(
-            &mut rig,
-            Op::Lookup {
-                parent: ROOT_INO,
-                name: b"x".to_vec(),
-                reply,
-            },
-        );
+        feed(&mut rig, Op::Lookup { parent: ROOT_INO, name: b"x".to_vec(), reply });
         receivers.push(receiver);
     }
     let (reply, refused) = StatfsReply::channel();
     rig.feed(Op::Statfs { reply });
     assert_eq!(refused.try_recv().unwrap(), Err(Errno::EBUSY));
     let (reply, refused) = OpenReply::channel();
-    rig.feed(Op::Open {
-        ino: file,
-        flags: 0,
-        reply,
-    });
+    rig.feed(Op::Open { ino: file, flags: 0, reply });
     assert_eq!(refused.try_recv().unwrap(), Err(Errno::EBUSY));
     assert_eq!(rig.tree.handle_count(), 0);
     // A directory opens without its page; the listing that needs it is refused.
     let (reply, opened) = OpenReply::channel();
-    rig.feed(Op::Opendir {
-        ino: ROOT_INO,
-        reply,
-    });
+    rig.feed(Op::Opendir { ino: ROOT_INO, reply });
     let dh = opened.try_recv().unwrap().unwrap().fh;
     let (reply, refused) = DirReply::channel(4096);
-    rig.feed(Op::Readdir {
-        ino: ROOT_INO,
-        dh,
-        offset: 0,
-        reply,
-    });
+    rig.feed(Op::Readdir { ino: ROOT_INO, dh, offset: 0, reply });
     assert_eq!(refused.try_recv().unwrap(), Err(Errno::EBUSY));
 
     while let Some((id, call)) = rig.tree.poll_call() {
         let answer = rig.host.answer(&call).unwrap();
         rig.tree.handle_answer(rig.now, id, answer);
     }
-    assert!(
-        receivers
-            .iter()
-            .all(|receiver| receiver.try_recv().unwrap().is_ok())
-    );
+    assert!(receivers.iter().all(|receiver| receiver.try_recv().unwrap().is_ok()));
     assert!(rig.open(file).is_ok());
     assert!(rig.readdir(ROOT_INO, dh, 0, 4096).is_ok());
 }
@@ -89,14 +65,7 @@ fn open_files() {
     let mut last = 0;
     for _ in 0..OPEN_FILES_MAX {
         let (reply, receiver) = OpenReply::channel();
-        feed(
-            &mut rig,
-            Op::Open {
-                ino: file,
-                flags: 0,
-                reply,
-            },
-        );
+        feed(&mut rig, Op::Open { ino: file, flags: 0, reply });
         // Answered in batches, as large as may wait.
         if rig.tree.pending_count() == CALLS_PENDING_MAX {
             while let Some((id, call)) = rig.tree.poll_call() {
@@ -117,13 +86,7 @@ fn open_directories() {
     let (mut rig, _) = rig();
     for _ in 0..OPEN_DIRECTORIES_MAX {
         let (reply, _receiver) = OpenReply::channel();
-        feed(
-            &mut rig,
-            Op::Opendir {
-                ino: ROOT_INO,
-                reply,
-            },
-        );
+        feed(&mut rig, Op::Opendir { ino: ROOT_INO, reply });
     }
     assert_eq!(rig.opendir(ROOT_INO), Err(Errno::ENFILE));
 }
@@ -134,16 +97,7 @@ fn reads_that_wait() {
     let fh = rig.open(file).unwrap().fh;
     for refused in (0..READS_QUEUED_MAX).map(|_| false).chain([true]) {
         let (reply, receiver) = DataReply::channel();
-        feed(
-            &mut rig,
-            Op::Read {
-                ino: file,
-                fh,
-                offset: 0,
-                length: 1,
-                reply,
-            },
-        );
+        feed(&mut rig, Op::Read { ino: file, fh, offset: 0, length: 1, reply });
         assert_eq!(receiver.try_recv().is_ok(), refused);
     }
     assert!(rig.tree.poll_read().is_some());
@@ -156,30 +110,20 @@ fn listings_that_wait() {
     let mut receivers = vec![];
     for _ in 0..=WAITING_PER_HANDLE_MAX {
         let (reply, receiver) = DirReply::channel(4096);
-        rig.feed(Op::Readdir {
-            ino: ROOT_INO,
-            dh,
-            offset: 77,
-            reply,
-        });
+        rig.feed(Op::Readdir { ino: ROOT_INO, dh, offset: 77, reply });
         receivers.push(receiver);
     }
     let refused = receivers.pop().unwrap();
     assert_eq!(refused.try_recv().unwrap(), Err(Errno::EBUSY));
     rig.settle();
-    assert!(
-        receivers
-            .iter()
-            .all(|receiver| receiver.try_recv().unwrap().is_ok())
-    );
+    assert!(receivers.iter().all(|receiver| receiver.try_recv().unwrap().is_ok()));
 }
 
 #[test]
 fn notices_that_wait() {
     let (mut rig, file) = rig();
     for version in 0..NOTICES_QUEUED_MAX as u64 + 10 {
-        rig.tree
-            .handle_newer_attr(rig.now, file, version, 100 + version);
+        rig.tree.handle_newer_attr(rig.now, file, version, 100 + version);
     }
     rig.settle();
     assert_eq!(rig.notices.len(), NOTICES_QUEUED_MAX);
@@ -196,11 +140,7 @@ fn the_end_answers_all_that_waits_and_all_that_comes() {
     // An open that waits for its notice to be heard.
     rig.host.file(file).attr.version = 9;
     let (reply, held) = OpenReply::channel();
-    rig.feed(Op::Open {
-        ino: file,
-        flags: 0,
-        reply,
-    });
+    rig.feed(Op::Open { ino: file, flags: 0, reply });
     let (id, call) = rig.next_call().unwrap();
     rig.answer(id, &call);
     assert!(held.try_recv().is_err());
@@ -208,39 +148,17 @@ fn the_end_answers_all_that_waits_and_all_that_comes() {
     let ino = file;
     for round in 0..2 {
         let (reply, lookup) = EntryReply::channel();
-        rig.feed(Op::Lookup {
-            parent: ROOT_INO,
-            name: b"x".to_vec(),
-            reply,
-        });
+        rig.feed(Op::Lookup { parent: ROOT_INO, name: b"x".to_vec(), reply });
         let (reply, getattr) = AttrReply::channel();
-        rig.feed(Op::Getattr {
-            ino: ROOT_INO,
-            reply,
-        });
+        rig.feed(Op::Getattr { ino: ROOT_INO, reply });
         let (reply, readlink) = LinkReply::channel();
         rig.feed(Op::Readlink { ino, reply });
         let (reply, open) = OpenReply::channel();
-        rig.feed(Op::Open {
-            ino,
-            flags: 0,
-            reply,
-        });
+        rig.feed(Op::Open { ino, flags: 0, reply });
         let (reply, read) = DataReply::channel();
-        rig.feed(Op::Read {
-            ino,
-            fh,
-            offset: 0,
-            length: 1,
-            reply,
-        });
+        rig.feed(Op::Read { ino, fh, offset: 0, length: 1, reply });
         let (reply, readdir) = DirReply::channel(4096);
-        rig.feed(Op::Readdir {
-            ino: ROOT_INO,
-            dh,
-            offset: 77,
-            reply,
-        });
+        rig.feed(Op::Readdir { ino: ROOT_INO, dh, offset: 77, reply });
         let (reply, statfs) = StatfsReply::channel();
         rig.feed(Op::Statfs { reply });
         if round == 0 {

@@ -34,12 +34,7 @@ pub const STATFS: StatFs = StatFs {
 
 impl Host {
     pub fn new() -> Self {
-        let mut host = Self {
-            files: BTreeMap::new(),
-            next_ino: ROOT_INO,
-            next_cookie: 1,
-            entries_per_page: 3,
-        };
+        let mut host = Self { files: BTreeMap::new(), next_ino: ROOT_INO, next_cookie: 1, entries_per_page: 3 };
         host.insert(FileKind::Directory);
         host
     }
@@ -48,15 +43,9 @@ impl Host {
     pub fn insert(&mut self, kind: FileKind) -> u64 {
         let ino = self.next_ino;
         self.next_ino += 1;
-        let time = Timestamp {
-            seconds: ino as i64,
-            nanoseconds: 5,
-        };
+        let time = Timestamp { seconds: ino as i64, nanoseconds: 5 };
         let attr = Attr {
-            id: FileId {
-                ino,
-                birth_ns: 1000 + ino,
-            },
+            id: FileId { ino, birth_ns: 1000 + ino },
             kind,
             mode: 0o644,
             nlink: 1,
@@ -70,22 +59,14 @@ impl Host {
             ctime: time,
             version: 1,
         };
-        self.files.insert(
-            ino,
-            HostFile {
-                attr,
-                target: b"far/away".to_vec(),
-                entries: vec![],
-            },
-        );
+        self.files.insert(ino, HostFile { attr, target: b"far/away".to_vec(), entries: vec![] });
         ino
     }
 
     /// Gives a file a name, at the end of the directory, under a cookie without order.
     pub fn link(&mut self, parent: u64, name: &[u8], ino: u64) {
         self.unlink(parent, name);
-        let cookie =
-            (self.next_cookie.wrapping_mul(0x9e37_79b9_7f4a_7c15) & i64::MAX as u64).max(1);
+        let cookie = (self.next_cookie.wrapping_mul(0x9e37_79b9_7f4a_7c15) & i64::MAX as u64).max(1);
         self.next_cookie += 1;
         self.file(parent).entries.push((name.to_vec(), ino, cookie));
     }
@@ -103,9 +84,7 @@ impl Host {
     }
 
     pub fn file(&mut self, ino: u64) -> &mut HostFile {
-        self.files
-            .get_mut(&ino)
-            .expect("the test names a file that exists")
+        self.files.get_mut(&ino).expect("the test names a file that exists")
     }
 
     pub fn attr(&self, ino: u64) -> Attr {
@@ -114,18 +93,12 @@ impl Host {
 
     pub fn child(&self, parent: u64, name: &[u8]) -> Option<u64> {
         let entries = &self.files[&parent].entries;
-        entries
-            .iter()
-            .find(|(entry, ..)| entry == name)
-            .map(|&(_, ino, _)| ino)
+        entries.iter().find(|(entry, ..)| entry == name).map(|&(_, ino, _)| ino)
     }
 
     pub fn resolve(&self, path: &[u8]) -> Result<&HostFile, Errno> {
         let mut ino = ROOT_INO;
-        for name in path
-            .split(|&byte| byte == b'/')
-            .filter(|name| !name.is_empty())
-        {
+        for name in path.split(|&byte| byte == b'/').filter(|name| !name.is_empty()) {
             ino = self.child(ino, name).ok_or(Errno::ENOENT)?;
         }
         Ok(&self.files[&ino])
@@ -135,9 +108,7 @@ impl Host {
     pub fn answer(&self, call: &Call) -> Option<Result<Answer, Errno>> {
         Some(match call {
             Call::Attr { path } => self.resolve(path).map(|file| Answer::Attr(file.attr)),
-            Call::Readlink { path } => self
-                .resolve(path)
-                .map(|file| Answer::Link(file.target.clone())),
+            Call::Readlink { path } => self.resolve(path).map(|file| Answer::Link(file.target.clone())),
             Call::List { path, cursor } => self.resolve(path).map(|file| self.page(file, *cursor)),
             Call::Open { path, id, .. } => match self.resolve(path) {
                 Ok(file) if file.attr.id == *id => Ok(Answer::Opened(file.attr)),
@@ -150,15 +121,8 @@ impl Host {
     }
 
     fn page(&self, directory: &HostFile, cursor: u64) -> Answer {
-        let after = directory
-            .entries
-            .iter()
-            .position(|&(.., cookie)| cookie == cursor);
-        let start = if cursor == 0 {
-            0
-        } else {
-            after.map_or(directory.entries.len(), |i| i + 1)
-        };
+        let after = directory.entries.iter().position(|&(.., cookie)| cookie == cursor);
+        let start = if cursor == 0 { 0 } else { after.map_or(directory.entries.len(), |i| i + 1) };
         let rest = &directory.entries[start..];
         let shown = &rest[..rest.len().min(self.entries_per_page)];
         let entries = shown.iter().map(|(name, ino, cookie)| DirEntry {
@@ -166,9 +130,6 @@ impl Host {
             cookie: *cookie,
             attr: self.attr(*ino),
         });
-        Answer::Page {
-            entries: entries.collect(),
-            end: shown.len() == rest.len(),
-        }
+        Answer::Page { entries: entries.collect(), end: shown.len() == rest.len() }
     }
 }

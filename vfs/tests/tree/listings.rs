@@ -25,10 +25,7 @@ fn rig(count: usize) -> Rig {
 }
 
 fn names(count: usize) -> Vec<Vec<u8>> {
-    [b".".to_vec(), b"..".to_vec()]
-        .into_iter()
-        .chain((0..count).map(name))
-        .collect()
+    [b".".to_vec(), b"..".to_vec()].into_iter().chain((0..count).map(name)).collect()
 }
 
 fn cursors(asked: &[Call]) -> Vec<u64> {
@@ -47,11 +44,7 @@ fn each_entry_comes_once_whatever_the_buffer_and_the_pages() {
             let dh = rig.opendir(ROOT_INO).unwrap();
             assert_eq!(rig.list(ROOT_INO, dh, bytes_max), names(count));
             let pages = count.div_ceil(3).max(1);
-            assert_eq!(
-                cursors(&rig.take_asked()).len(),
-                pages,
-                "each page is asked for once"
-            );
+            assert_eq!(cursors(&rig.take_asked()).len(), pages, "each page is asked for once");
             rig.releasedir(dh).unwrap();
             assert_eq!(rig.readdir(ROOT_INO, dh, 0, 4096), Err(Errno::EBADF));
         }
@@ -86,8 +79,7 @@ fn the_first_page_is_asked_by_the_open_and_the_next_one_ahead() {
     let two_dots_and_one = rig.readdir(ROOT_INO, dh, 0, 3 * ONE).unwrap();
     assert_eq!(two_dots_and_one.len(), 3);
     assert_eq!(cursors(&rig.take_asked()), [third]);
-    rig.readdir(ROOT_INO, dh, two_dots_and_one[2].offset, ONE)
-        .unwrap();
+    rig.readdir(ROOT_INO, dh, two_dots_and_one[2].offset, ONE).unwrap();
     assert_eq!(cursors(&rig.take_asked()), [], "asked already");
 }
 
@@ -111,20 +103,13 @@ fn several_wait_for_one_page() {
         .into_iter()
         .map(|offset| {
             let (reply, receiver) = DirReply::channel(4096);
-            rig.feed(Op::Readdir {
-                ino: ROOT_INO,
-                dh,
-                offset,
-                reply,
-            });
+            rig.feed(Op::Readdir { ino: ROOT_INO, dh, offset, reply });
             receiver
         })
         .collect();
     rig.settle();
     assert_eq!(cursors(&rig.take_asked()), [0]);
-    let counts = waiting
-        .iter()
-        .map(|receiver| receiver.try_recv().unwrap().unwrap().len());
+    let counts = waiting.iter().map(|receiver| receiver.try_recv().unwrap().unwrap().len());
     assert_eq!(counts.collect::<Vec<_>>(), [4, 2, 2]);
 }
 
@@ -143,12 +128,7 @@ fn a_page_asked_before_a_rewind_is_thrown_away() {
     let dh = rig.opendir(ROOT_INO).unwrap();
     let begin = |rig: &mut Rig| {
         let (reply, receiver) = DirReply::channel(4096);
-        rig.feed(Op::Readdir {
-            ino: ROOT_INO,
-            dh,
-            offset: 0,
-            reply,
-        });
+        rig.feed(Op::Readdir { ino: ROOT_INO, dh, offset: 0, reply });
         receiver
     };
     rig.list(ROOT_INO, dh, 4096);
@@ -172,11 +152,7 @@ fn a_plain_listing_answers_the_lookups_after_it() {
     rig.take_asked();
     rig.pass(TTL - Duration::from_millis(1));
     let entry = rig.lookup(ROOT_INO, &name(4)).unwrap();
-    assert_eq!(
-        entry.entry_ttl,
-        Duration::from_millis(1),
-        "counted from the page"
-    );
+    assert_eq!(entry.entry_ttl, Duration::from_millis(1), "counted from the page");
     assert_eq!(rig.take_asked(), []);
     rig.pass(Duration::from_millis(1));
     rig.find(ROOT_INO, &name(4));
@@ -189,19 +165,10 @@ fn a_listing_does_not_overrule_a_newer_lookup() {
     let dh = rig.opendir(ROOT_INO).unwrap();
     rig.host.unlink(ROOT_INO, &name(0));
     let (reply, receiver) = EntryReply::channel();
-    rig.feed(Op::Lookup {
-        parent: ROOT_INO,
-        name: name(0),
-        reply,
-    });
+    rig.feed(Op::Lookup { parent: ROOT_INO, name: name(0), reply });
     // The page from before the removal is delivered while the lookup is under way.
     let (reply, listed) = DirReply::channel(4096);
-    rig.feed(Op::Readdir {
-        ino: ROOT_INO,
-        dh,
-        offset: 0,
-        reply,
-    });
+    rig.feed(Op::Readdir { ino: ROOT_INO, dh, offset: 0, reply });
     assert_eq!(listed.try_recv().unwrap().unwrap().len(), 3);
     rig.settle();
     assert_eq!(receiver.try_recv().unwrap().unwrap().attr, None);
@@ -272,11 +239,7 @@ fn the_hosts_error_is_told() {
 #[test]
 fn pages_that_cannot_be_are_not_believed() {
     let attr = rig(1).host.attr(2);
-    let entry = |name: &[u8], cookie| DirEntry {
-        name: name.to_vec(),
-        cookie,
-        attr,
-    };
+    let entry = |name: &[u8], cookie| DirEntry { name: name.to_vec(), cookie, attr };
     let beyond = i64::MAX as u64 + 1;
     for (entries, end, is_valid) in [
         (vec![entry(b"ok", 1)], true, true),
@@ -298,23 +261,13 @@ fn pages_that_cannot_be_are_not_believed() {
         let dh = rig.opendir(ROOT_INO).unwrap();
         rig.readdir(ROOT_INO, dh, 0, 4096).unwrap();
         let (reply, receiver) = DirReply::channel(4096);
-        rig.feed(Op::Readdir {
-            ino: ROOT_INO,
-            dh,
-            offset: 0,
-            reply,
-        });
+        rig.feed(Op::Readdir { ino: ROOT_INO, dh, offset: 0, reply });
         let (id, _) = rig.next_call().unwrap();
         let described = format!("{entries:?} {end}");
-        rig.tree
-            .handle_answer(rig.now, id, Ok(Answer::Page { entries, end }));
+        rig.tree.handle_answer(rig.now, id, Ok(Answer::Page { entries, end }));
         rig.settle();
         let outcome = receiver.try_recv().unwrap();
-        assert_eq!(
-            outcome.err(),
-            (!is_valid).then_some(Errno::EIO),
-            "{described}"
-        );
+        assert_eq!(outcome.err(), (!is_valid).then_some(Errno::EIO), "{described}");
     }
 }
 
@@ -325,27 +278,11 @@ fn a_page_that_does_not_advance_ends_the_listing() {
     let attr = rig.host.attr(file);
     let dh = rig.opendir(ROOT_INO).unwrap();
     let (reply, receiver) = DirReply::channel(4096);
-    rig.feed(Op::Readdir {
-        ino: ROOT_INO,
-        dh,
-        offset: 9,
-        reply,
-    });
+    rig.feed(Op::Readdir { ino: ROOT_INO, dh, offset: 9, reply });
     let (id, call) = rig.next_call().unwrap();
     assert_eq!(cursors(&[call]), [7]);
-    let entries = vec![DirEntry {
-        name: b"file".to_vec(),
-        cookie: 7,
-        attr,
-    }];
-    rig.tree.handle_answer(
-        rig.now,
-        id,
-        Ok(Answer::Page {
-            entries,
-            end: false,
-        }),
-    );
+    let entries = vec![DirEntry { name: b"file".to_vec(), cookie: 7, attr }];
+    rig.tree.handle_answer(rig.now, id, Ok(Answer::Page { entries, end: false }));
     assert_eq!(receiver.try_recv().unwrap(), Err(Errno::EIO));
 }
 

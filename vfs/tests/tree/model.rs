@@ -131,20 +131,12 @@ impl Model {
         let mut rig = Rig::new(host);
         let changed_at = rig.now;
         rig.pass(SETTLED);
-        Self {
-            rig,
-            held: BTreeMap::new(),
-            open: vec![],
-            changed_at,
-        }
+        Self { rig, held: BTreeMap::new(), open: vec![], changed_at }
     }
 
     /// Inodes the kernel may name, the root included.
     fn known(&self) -> Vec<u64> {
-        [ROOT_INO]
-            .into_iter()
-            .chain(self.held.keys().copied())
-            .collect()
+        [ROOT_INO].into_iter().chain(self.held.keys().copied()).collect()
     }
 
     fn known_directories(&self) -> Vec<u64> {
@@ -163,16 +155,10 @@ impl Model {
 
     fn step(&mut self, step: Step) {
         match step {
-            Step::Lookup {
-                parent,
-                name: entry,
-            } => {
+            Step::Lookup { parent, name: entry } => {
                 let parent = *parent.get(&self.known_directories());
                 let found = self.rig.lookup(parent, &name(entry));
-                let ino = found
-                    .ok()
-                    .and_then(|entry| entry.attr)
-                    .map(|attr| attr.id.ino);
+                let ino = found.ok().and_then(|entry| entry.attr).map(|attr| attr.id.ino);
                 if let Some(ino) = ino {
                     self.count(ino);
                 }
@@ -197,31 +183,16 @@ impl Model {
                     assert_eq!(out.attr, self.rig.host.attr(ino));
                 }
             }
-            Step::Readdir {
-                parent,
-                offset,
-                bytes_max,
-            } => {
+            Step::Readdir { parent, offset, bytes_max } => {
                 self.list(&parent, &offset, |rig, ino, dh, offset| {
                     let entries = rig.readdir(ino, dh, offset, bytes_max).ok()?;
-                    Some(
-                        entries
-                            .into_iter()
-                            .map(|entry| (entry.name, entry.ino))
-                            .collect(),
-                    )
+                    Some(entries.into_iter().map(|entry| (entry.name, entry.ino)).collect())
                 });
             }
-            Step::ReaddirPlus {
-                parent,
-                offset,
-                bytes_max,
-            } => {
+            Step::ReaddirPlus { parent, offset, bytes_max } => {
                 let listed = self.list(&parent, &offset, |rig, ino, dh, offset| {
                     let entries = rig.readdirplus(ino, dh, offset, bytes_max).ok()?;
-                    let listed = entries
-                        .into_iter()
-                        .map(|entry| (entry.name, entry.attr.id.ino));
+                    let listed = entries.into_iter().map(|entry| (entry.name, entry.attr.id.ino));
                     Some(listed.collect())
                 });
                 for (name, ino) in listed {
@@ -235,10 +206,7 @@ impl Model {
                 if let Ok(out) = self.rig.open(ino) {
                     let view = self.rig.tree.handle_table().snapshot(out.fh).unwrap();
                     let attr = self.rig.host.attr(ino);
-                    assert_eq!(
-                        (view.file, view.version, view.size),
-                        (ino, attr.version, attr.size)
-                    );
+                    assert_eq!((view.file, view.version, view.size), (ino, attr.version, attr.size));
                     self.open.push(out.fh);
                 }
             }
@@ -256,32 +224,16 @@ impl Model {
     fn change(&mut self, step: Step) {
         self.changed_at = self.rig.now;
         let host = &mut self.rig.host;
-        let directories: Vec<u64> = host
-            .files
-            .iter()
-            .filter(|(_, file)| file.attr.kind == FileKind::Directory)
-            .map(|(&ino, _)| ino)
-            .collect();
+        let directories: Vec<u64> =
+            host.files.iter().filter(|(_, file)| file.attr.kind == FileKind::Directory).map(|(&ino, _)| ino).collect();
         match step {
-            Step::HostCreate {
-                parent,
-                name: entry,
-                is_directory,
-            } => {
+            Step::HostCreate { parent, name: entry, is_directory } => {
                 host.create(*parent.get(&directories), &name(entry), kind(is_directory));
             }
-            Step::HostUnlink {
-                parent,
-                name: entry,
-            } => {
+            Step::HostUnlink { parent, name: entry } => {
                 host.unlink(*parent.get(&directories), &name(entry));
             }
-            Step::HostMove {
-                parent,
-                name: entry,
-                target,
-                new_name,
-            } => {
+            Step::HostMove { parent, name: entry, target, new_name } => {
                 let (parent, target) = (*parent.get(&directories), *target.get(&directories));
                 // No directory may come to lie below itself.
                 if let Some(ino) = host.child(parent, &name(entry))
@@ -307,11 +259,7 @@ impl Model {
         for (parent, entry) in lookups {
             let (reply, receiver) = EntryReply::channel();
             let parent = *parent.get(&directories);
-            self.rig.feed(Op::Lookup {
-                parent,
-                name: name(entry),
-                reply,
-            });
+            self.rig.feed(Op::Lookup { parent, name: name(entry), reply });
             receivers.push(receiver);
         }
         let mut calls: Vec<_> = std::iter::from_fn(|| self.rig.next_call()).collect();
@@ -382,19 +330,11 @@ impl Model {
 }
 
 fn kind(is_directory: bool) -> FileKind {
-    if is_directory {
-        FileKind::Directory
-    } else {
-        FileKind::Regular
-    }
+    if is_directory { FileKind::Directory } else { FileKind::Regular }
 }
 
 fn reaches(host: &Host, from: u64, target: u64) -> bool {
-    from == target
-        || host.files[&from]
-            .entries
-            .iter()
-            .any(|&(_, ino, _)| reaches(host, ino, target))
+    from == target || host.files[&from].entries.iter().any(|&(_, ino, _)| reaches(host, ino, target))
 }
 
 proptest! {

@@ -27,12 +27,7 @@ fn lookups_walk_down_and_links_are_read() {
     let entry = rig.lookup(b, b"file").unwrap();
     assert_eq!(entry.attr, Some(rig.host.attr(file)));
     assert_eq!((entry.attr_ttl, entry.entry_ttl), (TTL, TTL));
-    assert_eq!(
-        rig.asked.last(),
-        Some(&Call::Attr {
-            path: b"a/b/file".to_vec()
-        })
-    );
+    assert_eq!(rig.asked.last(), Some(&Call::Attr { path: b"a/b/file".to_vec() }));
     assert_eq!(rig.find(ROOT_INO, b"link"), link);
     assert_eq!(rig.readlink(link), Ok(b"far/away".to_vec()));
 }
@@ -41,14 +36,8 @@ fn lookups_walk_down_and_links_are_read() {
 fn absence_is_told_with_its_own_time_to_live() {
     let (mut rig, _) = rig();
     let entry = rig.lookup(ROOT_INO, b"none").unwrap();
-    assert_eq!(
-        (entry.attr, entry.entry_ttl),
-        (None, Duration::from_millis(500))
-    );
-    let options = TreeOptions {
-        negative_ttl: Duration::ZERO,
-        ..TreeOptions::CLOSE_TO_OPEN
-    };
+    assert_eq!((entry.attr, entry.entry_ttl), (None, Duration::from_millis(500)));
+    let options = TreeOptions { negative_ttl: Duration::ZERO, ..TreeOptions::CLOSE_TO_OPEN };
     let mut rig = Rig::with(options, Host::new());
     assert_eq!(rig.lookup(ROOT_INO, b"none").err(), Some(Errno::ENOENT));
 }
@@ -100,12 +89,7 @@ fn attributes_hold_for_their_time_to_live() {
     rig.pass(Duration::from_millis(1));
     let out = rig.getattr(a).unwrap();
     assert_eq!((out.attr.mode, out.attr_ttl), (0o700, TTL));
-    assert_eq!(
-        rig.take_asked(),
-        [Call::Attr {
-            path: b"a".to_vec()
-        }]
-    );
+    assert_eq!(rig.take_asked(), [Call::Attr { path: b"a".to_vec() }]);
 }
 
 #[test]
@@ -136,15 +120,7 @@ fn a_number_that_goes_to_another_file_starts_anew() {
     rig.host.file(link).attr.id.birth_ns = 9;
     rig.pass(TTL);
     assert_eq!(rig.getattr(link).err(), Some(Errno::ESTALE));
-    assert_eq!(
-        rig.lookup(ROOT_INO, b"link")
-            .unwrap()
-            .attr
-            .unwrap()
-            .id
-            .birth_ns,
-        9
-    );
+    assert_eq!(rig.lookup(ROOT_INO, b"link").unwrap().attr.unwrap().id.birth_ns, 9);
     assert!(rig.getattr(link).is_ok());
     // The kernel gives back what it counted for both inodes of this number.
     rig.forget(link, 1);
@@ -164,12 +140,7 @@ fn what_was_seen_last_names_a_file_of_several_names() {
     rig.pass(TTL);
     rig.take_asked();
     rig.getattr(file).unwrap();
-    assert_eq!(
-        rig.take_asked(),
-        [Call::Attr {
-            path: b"other".to_vec()
-        }]
-    );
+    assert_eq!(rig.take_asked(), [Call::Attr { path: b"other".to_vec() }]);
     // Its old parents are free to go, and the file keeps both references.
     rig.forget(b, 1);
     rig.forget(a, 1);
@@ -209,12 +180,7 @@ fn directories_moved_on_the_host_are_followed_and_loops_refused() {
     rig.pass(TTL);
     rig.take_asked();
     rig.getattr(a).unwrap();
-    assert_eq!(
-        rig.take_asked(),
-        [Call::Attr {
-            path: b"b/a".to_vec()
-        }]
-    );
+    assert_eq!(rig.take_asked(), [Call::Attr { path: b"b/a".to_vec() }]);
 }
 
 #[test]
@@ -233,10 +199,7 @@ fn every_file_can_be_shown_as_one_owners() {
     let (mut rig, [a, ..]) = rig();
     let entry = rig.lookup(ROOT_INO, b"a").unwrap().attr.unwrap();
     assert_eq!((entry.uid, entry.gid), (10, 20));
-    let options = TreeOptions {
-        owner: Some((7, 8)),
-        ..TreeOptions::CLOSE_TO_OPEN
-    };
+    let options = TreeOptions { owner: Some((7, 8)), ..TreeOptions::CLOSE_TO_OPEN };
     let mut rig = Rig::with(options, rig.host);
     let entry = rig.lookup(ROOT_INO, b"a").unwrap().attr.unwrap();
     let attr = rig.getattr(a).unwrap().attr;

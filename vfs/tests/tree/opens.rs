@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use vfs::reply::OpenOut;
-use vfs::{
-    Answer, Call, DataReply, Errno, FileKind, NoticeScope, Op, OpenReply, OpenView, ROOT_INO,
-};
+use vfs::{Answer, Call, DataReply, Errno, FileKind, NoticeScope, Op, OpenReply, OpenView, ROOT_INO};
 
 use super::host::Host;
 use super::rig::Rig;
@@ -49,14 +47,7 @@ fn every_open_asks_the_host() {
     for _ in 0..3 {
         let OpenOut { fh, .. } = rig.open(file).unwrap();
         let id = rig.host.attr(file).id;
-        assert_eq!(
-            rig.take_asked(),
-            [Call::Open {
-                fh,
-                path: b"file".to_vec(),
-                id
-            }]
-        );
+        assert_eq!(rig.take_asked(), [Call::Open { fh, path: b"file".to_vec(), id }]);
     }
 }
 
@@ -65,17 +56,10 @@ fn the_kernel_hears_of_a_new_size_before_the_open_returns() {
     let (mut rig, file) = rig();
     write(&mut rig, file, 10);
     let (reply, receiver) = OpenReply::channel();
-    rig.feed(Op::Open {
-        ino: file,
-        flags: 0,
-        reply,
-    });
+    rig.feed(Op::Open { ino: file, flags: 0, reply });
     let (id, call) = rig.next_call().unwrap();
     rig.answer(id, &call);
-    assert!(
-        receiver.try_recv().is_err(),
-        "the reply overtook the notice"
-    );
+    assert!(receiver.try_recv().is_err(), "the reply overtook the notice");
     let notice = rig.tree.poll_notice().unwrap();
     assert_eq!((notice.ino, notice.scope), (file, NoticeScope::Attr));
     assert!(receiver.try_recv().is_err());
@@ -91,11 +75,7 @@ fn a_change_learnt_by_the_way_drops_the_pages() {
     rig.pass(TTL);
     assert_eq!(rig.getattr(file).unwrap().attr.size, 10);
     assert_eq!(rig.notices, [(file, NoticeScope::Data)]);
-    let view = OpenView {
-        file,
-        version: 2,
-        size: 10,
-    };
+    let view = OpenView { file, version: 2, size: 10 };
     assert_eq!(rig.tree.handle_table().snapshot(fh), Some(view));
     // What was read between change and notice is of no known version.
     assert!(!rig.open(file).unwrap().keep_cache);
@@ -136,20 +116,13 @@ fn only_reading_is_allowed() {
 fn another_file_under_the_path_is_stale_and_closed_again() {
     let (mut rig, file) = rig();
     let (reply, receiver) = OpenReply::channel();
-    rig.feed(Op::Open {
-        ino: file,
-        flags: 0,
-        reply,
-    });
+    rig.feed(Op::Open { ino: file, flags: 0, reply });
     let (id, call) = rig.next_call().unwrap();
-    let Call::Open { fh, .. } = call else {
-        panic!("{call:?}")
-    };
+    let Call::Open { fh, .. } = call else { panic!("{call:?}") };
     // A host that does not compare opens whatever is there.
     let other = rig.host.create(ROOT_INO, b"file", FileKind::Regular);
     let attr = rig.host.attr(other);
-    rig.tree
-        .handle_answer(rig.now, id, Ok(Answer::Opened(attr)));
+    rig.tree.handle_answer(rig.now, id, Ok(Answer::Opened(attr)));
     assert_eq!(receiver.try_recv().unwrap(), Err(Errno::ESTALE));
     assert_eq!(rig.next_call(), None);
     assert_eq!(rig.asked.last(), Some(&Call::Close { fh }));
@@ -185,13 +158,7 @@ fn a_closed_handle_reads_nothing() {
     assert_ne!(reopened, fh);
     for (ino, fh) in [(file, fh), (ROOT_INO, reopened), (file, 0)] {
         let (reply, receiver) = DataReply::channel();
-        rig.feed(Op::Read {
-            ino,
-            fh,
-            offset: 0,
-            length: 1,
-            reply,
-        });
+        rig.feed(Op::Read { ino, fh, offset: 0, length: 1, reply });
         assert_eq!(receiver.try_recv().unwrap(), Err(Errno::EBADF));
     }
     assert!(rig.tree.poll_read().is_none());
@@ -205,18 +172,9 @@ fn reads_come_out_with_what_the_engine_needs() {
     let mut prefetch = vec![];
     for offset in [0, 1 << 20, 2 << 20] {
         let (reply, receiver) = DataReply::channel();
-        rig.feed(Op::Read {
-            ino: file,
-            fh,
-            offset,
-            length: 1 << 20,
-            reply,
-        });
+        rig.feed(Op::Read { ino: file, fh, offset, length: 1 << 20, reply });
         let read = rig.tree.poll_read().unwrap();
-        assert_eq!(
-            (read.fh, read.ino, read.id),
-            (fh, file, rig.host.attr(file).id)
-        );
+        assert_eq!((read.fh, read.ino, read.id), (fh, file, rig.host.attr(file).id));
         assert_eq!((read.version, read.size), (1, 100 << 20));
         assert_eq!((read.offset, read.length), (offset, 1 << 20));
         assert!(read.sequential);

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use vfs::reply::{AttrOut, DirOut, DirPlusOut, EntryOut, OpenOut};
 use vfs::{
-    AttrReply, Call, CallId, DirPlusReply, DirReply, EmptyReply, EntryReply, Errno, LinkReply,
-    NoticeScope, Op, OpenReply, ROOT_INO, Tree, TreeOptions,
+    AttrReply, Call, CallId, DirPlusReply, DirReply, EmptyReply, EntryReply, Errno, LinkReply, NoticeScope, Op,
+    OpenReply, ROOT_INO, Tree, TreeOptions,
 };
 
 use super::host::Host;
@@ -27,13 +27,7 @@ impl Rig {
 
     pub fn with(options: TreeOptions, host: Host) -> Self {
         let tree = Tree::new(options, host.attr(ROOT_INO));
-        Self {
-            tree,
-            host,
-            now: Instant::now(),
-            asked: vec![],
-            notices: vec![],
-        }
+        Self { tree, host, now: Instant::now(), asked: vec![], notices: vec![] }
     }
 
     pub fn pass(&mut self, time: Duration) {
@@ -92,24 +86,12 @@ impl Rig {
 
     pub fn lookup(&mut self, parent: u64, name: &[u8]) -> Result<EntryOut, Errno> {
         let (reply, receiver) = EntryReply::channel();
-        self.run(
-            Op::Lookup {
-                parent,
-                name: name.to_vec(),
-                reply,
-            },
-            &receiver,
-        )
+        self.run(Op::Lookup { parent, name: name.to_vec(), reply }, &receiver)
     }
 
     /// Looks up a name that is there.
     pub fn find(&mut self, parent: u64, name: &[u8]) -> u64 {
-        self.lookup(parent, name)
-            .unwrap()
-            .attr
-            .expect("the name is there")
-            .id
-            .ino
+        self.lookup(parent, name).unwrap().attr.expect("the name is there").id.ino
     }
 
     pub fn forget(&mut self, ino: u64, nlookup: u64) {
@@ -142,8 +124,7 @@ impl Rig {
 
     pub fn opendir(&mut self, ino: u64) -> Result<u64, Errno> {
         let (reply, receiver) = OpenReply::channel();
-        self.run(Op::Opendir { ino, reply }, &receiver)
-            .map(|out| out.fh)
+        self.run(Op::Opendir { ino, reply }, &receiver).map(|out| out.fh)
     }
 
     pub fn releasedir(&mut self, dh: u64) -> Result<(), Errno> {
@@ -151,42 +132,14 @@ impl Rig {
         self.run(Op::Releasedir { dh, reply }, &receiver)
     }
 
-    pub fn readdir(
-        &mut self,
-        ino: u64,
-        dh: u64,
-        offset: u64,
-        bytes_max: usize,
-    ) -> Result<Vec<DirOut>, Errno> {
+    pub fn readdir(&mut self, ino: u64, dh: u64, offset: u64, bytes_max: usize) -> Result<Vec<DirOut>, Errno> {
         let (reply, receiver) = DirReply::channel(bytes_max);
-        self.run(
-            Op::Readdir {
-                ino,
-                dh,
-                offset,
-                reply,
-            },
-            &receiver,
-        )
+        self.run(Op::Readdir { ino, dh, offset, reply }, &receiver)
     }
 
-    pub fn readdirplus(
-        &mut self,
-        ino: u64,
-        dh: u64,
-        offset: u64,
-        bytes_max: usize,
-    ) -> Result<Vec<DirPlusOut>, Errno> {
+    pub fn readdirplus(&mut self, ino: u64, dh: u64, offset: u64, bytes_max: usize) -> Result<Vec<DirPlusOut>, Errno> {
         let (reply, receiver) = DirPlusReply::channel(bytes_max);
-        self.run(
-            Op::ReaddirPlus {
-                ino,
-                dh,
-                offset,
-                reply,
-            },
-            &receiver,
-        )
+        self.run(Op::ReaddirPlus { ino, dh, offset, reply }, &receiver)
     }
 
     /// All names of a directory, listed from the start in replies of `bytes_max`.

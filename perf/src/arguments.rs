@@ -1,0 +1,318 @@
+//! The command line of `perf`, and the hidden verbs it starts itself with inside the lab.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+use crate::fixture;
+use crate::quinn_peer::{Identity, Settings, Variant};
+use crate::suite::Plan;
+
+/// Timed runs of each contender; the median of five shrugs off two bad ones.
+pub const RUNS: usize = 5;
+
+/// Timed runs with `--quick`.
+pub const RUNS_QUICK: usize = 3;
+
+/// More runs than this add hours and no knowledge.
+pub const RUNS_MAX: u64 = 1000;
+
+/// What one invocation is to do.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Measure, print the table, perhaps write JSON.
+    Measure {
+        /// Which suites.
+        suites: Suites,
+        /// How long and how often.
+        plan: Plan,
+        /// Where the JSON goes.
+        json: Option<PathBuf>,
+    },
+    /// List the peers, perhaps install them first.
+    Peers {
+        /// Whether to install what is missing.
+        install: bool,
+    },
+    /// Be the quinn server inside the lab.
+    QuinnServer {
+        /// Address to bind.
+        listen: SocketAddr,
+        /// Certificate and key.
+        identity: Identity,
+        /// Shared with the client.
+        settings: Settings,
+    },
+    /// Be the quinn client inside the lab.
+    QuinnClient {
+        /// Time or check.
+        mode: Mode,
+        /// Where the server is.
+        server: SocketAddr,
+        /// What the client trusts.
+        certificate: PathBuf,
+        /// Shared with the server.
+        settings: Settings,
+        /// How much to fetch.
+        bytes: u64,
+    },
+    /// Be Wormhole's reading client inside the lab.
+    Client {
+        /// Time or check.
+        mode: Mode,
+        /// Where the host is.
+        host: SocketAddr,
+        /// The file in its share.
+        path: String,
+        /// Its length.
+        bytes: u64,
+    },
+    /// Hash a file.
+    Hash {
+        /// Which.
+        file: PathBuf,
+    },
+}
+
+/// Which suites run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suites {
+    /// Bare streams.
+    Transport,
+    /// Mounts and copies.
+    Mount,
+    /// Both.
+    All,
+}
+
+/// What a client in the lab is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Print a [`crate::sample::Sample`].
+    Read,
+    /// Check the content, untimed.
+    Verify,
+}
+
+impl Mode {
+    /// Its word on the command line.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Verify => "verify",
+        }
+    }
+}
+
+fn command() -> Command {
+    let measuring = [
+        Command::new("transport").about("One stream, one core at each end, beside quinn and iperf3"),
+        Command::new("mount").about("Cold sequential reads through a mount, and copies"),
+        Command::new("all").about("Everything (the default)"),
+    ];
+    Command::new("perf")
+        .about("Measures Wormhole beside the tools you would pick instead, on this machine")
+        .arg(Arg::new("quick").long("quick").global(true).action(ArgAction::SetTrue).help("Smaller file, three runs"))
+        .arg(
+            Arg::new("runs")
+                .long("runs")
+                .global(true)
+                .value_name("N")
+                .value_parser(value_parser!(u64).range(1..=RUNS_MAX))
+                .help("Timed runs of each contender"),
+        )
+        .arg(
+            Arg::new("json")
+                .long("json")
+                .global(true)
+                .value_name("FILE")
+                .value_parser(value_parser!(PathBuf))
+                .help("Write the report there as JSON"),
+        )
+        .subcommands(measuring)
+        .subcommand(Command::new("peers").about("Lists the peers and whether this machine has them").arg(
+            Arg::new("install").long("install").action(ArgAction::SetTrue).help("Install what is missing (root, apt)"),
+        ))
+        .subcommand(
+            inner("__quinn-server")
+                .args([
+                    required::<SocketAddr>("address"),
+                    required::<PathBuf>("certificate"),
+                    required::<PathBuf>("key"),
+                ])
+                .args(quinn_arguments()),
+        )
+        .subcommand(
+            inner("__quinn-client")
+                .args([
+                    mode(),
+                    required::<SocketAddr>("address"),
+                    required::<PathBuf>("certificate"),
+                    required::<u64>("bytes"),
+                ])
+                .args(quinn_arguments()),
+        )
+        .subcommand(inner("__client").args([
+            mode(),
+            required::<SocketAddr>("address"),
+            required::<String>("path"),
+            required::<u64>("bytes"),
+        ]))
+        .subcommand(inner("__hash").arg(required::<PathBuf>("file")))
+}
+
+fn inner(name: &'static str) -> Command {
+    Command::new(name).hide(true)
+}
+
+fn required<T>(name: &'static str) -> Arg
+where
+    T: Clone + Send + Sync + std::str::FromStr + 'static,
+    T::Err: std::error::Error + Send + Sync,
+{
+    Arg::new(name).required(true).value_parser(str::parse::<T>)
+}
+
+fn mode() -> Arg {
+    required::<String>("mode").value_parser([Mode::Read.word(), Mode::Verify.word()])
+}
+
+fn quinn_arguments() -> [Arg; 2] {
+    [
+        Arg::new("mtu").long("mtu").required(true).value_parser(value_parser!(u32)),
+        Arg::new("variant")
+            .long("variant")
+            .required(true)
+            .value_parser(|word: &str| Variant::from_word(word).ok_or("no such variant")),
+    ]
+}
+
+/// Reads the arguments of this program, its own name first.
+///
+/// # Errors
+/// What clap has to say, help and usage errors alike.
+pub fn parse<I, T>(arguments: I) -> Result<Action, clap::Error>
+where
+    I: IntoIterator<Item = T>,
+    T: Into<std::ffi::OsString> + Clone,
+{
+    let matches = command().try_get_matches_from(arguments)?;
+    Ok(match matches.subcommand() {
+        None => measure(Suites::All, &matches),
+        Some(("transport", inner)) => measure(Suites::Transport, inner),
+        Some(("mount", inner)) => measure(Suites::Mount, inner),
+        Some(("all", inner)) => measure(Suites::All, inner),
+        Some(("peers", inner)) => Action::Peers { install: inner.get_flag("install") },
+        Some(("__quinn-server", inner)) => Action::QuinnServer {
+            listen: *value(inner, "address"),
+            identity: Identity {
+                certificate: value::<PathBuf>(inner, "certificate").clone(),
+                key: value::<PathBuf>(inner, "key").clone(),
+            },
+            settings: settings(inner),
+        },
+        Some(("__quinn-client", inner)) => Action::QuinnClient {
+            mode: read_mode(inner),
+            server: *value(inner, "address"),
+            certificate: value::<PathBuf>(inner, "certificate").clone(),
+            settings: settings(inner),
+            bytes: *value(inner, "bytes"),
+        },
+        Some(("__client", inner)) => Action::Client {
+            mode: read_mode(inner),
+            host: *value(inner, "address"),
+            path: value::<String>(inner, "path").clone(),
+            bytes: *value(inner, "bytes"),
+        },
+        Some(("__hash", inner)) => Action::Hash { file: value::<PathBuf>(inner, "file").clone() },
+        Some((verb, _)) => unreachable!("clap admitted the unknown verb {verb}"),
+    })
+}
+
+fn measure(suites: Suites, matches: &ArgMatches) -> Action {
+    let (bytes, default_runs) =
+        if matches.get_flag("quick") { (fixture::BYTES_QUICK, RUNS_QUICK) } else { (fixture::BYTES, RUNS) };
+    let runs = matches
+        .get_one::<u64>("runs")
+        .map_or(default_runs, |&runs| usize::try_from(runs).expect("clap admits RUNS_MAX at most"));
+    Action::Measure { suites, plan: Plan { bytes, runs }, json: matches.get_one::<PathBuf>("json").cloned() }
+}
+
+fn settings(matches: &ArgMatches) -> Settings {
+    Settings::for_link(*value(matches, "mtu"), *value(matches, "variant"))
+}
+
+fn read_mode(matches: &ArgMatches) -> Mode {
+    if value::<String>(matches, "mode") == Mode::Read.word() { Mode::Read } else { Mode::Verify }
+}
+
+fn value<'m, T: Clone + Send + Sync + 'static>(matches: &'m ArgMatches, name: &str) -> &'m T {
+    matches.get_one::<T>(name).expect("clap refuses a command without its required arguments")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn action(line: &str) -> Result<Action, clap::Error> {
+        parse(line.split(' '))
+    }
+
+    fn measured(line: &str) -> (Suites, Plan, Option<PathBuf>) {
+        match action(line).unwrap() {
+            Action::Measure { suites, plan, json } => (suites, plan, json),
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_table_of_clap_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn suites_and_their_plans() {
+        let full = Plan { bytes: 2 << 30, runs: 5 };
+        let quick = Plan { bytes: 256 << 20, runs: 3 };
+        assert_eq!(measured("perf"), (Suites::All, full, None));
+        assert_eq!(measured("perf --quick"), (Suites::All, quick, None));
+        assert_eq!(measured("perf mount --quick"), (Suites::Mount, quick, None));
+        assert_eq!(measured("perf --quick all"), (Suites::All, quick, None));
+        let (suites, plan, json) = measured("perf transport --runs 9 --json out.json");
+        assert_eq!((suites, plan.runs), (Suites::Transport, 9));
+        assert_eq!(json, Some(PathBuf::from("out.json")));
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for line in [
+            "perf disk",
+            "perf --runs 0",
+            "perf --runs 1001",
+            "perf --runs x",
+            "perf mount --install",
+            "perf __client skip 1.2.3.4:5 f 1",
+        ] {
+            assert!(action(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn peers_may_be_installed() {
+        assert!(matches!(action("perf peers").unwrap(), Action::Peers { install: false }));
+        assert!(matches!(action("perf peers --install").unwrap(), Action::Peers { install: true }));
+    }
+
+    #[test]
+    fn inner_verbs_carry_their_settings() {
+        let line = "perf __quinn-client verify 10.77.0.1:4434 cert.der 1000 --mtu 9000 --variant ack-frequency";
+        match action(line).unwrap() {
+            Action::QuinnClient { mode, settings, bytes, .. } => {
+                assert_eq!((mode, bytes), (Mode::Verify, 1000));
+                assert_eq!(settings, Settings::for_link(9000, Variant::AckFrequency));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! The benchmark suite: Wormhole beside the tools its user would pick instead, on the user's own machine.
+//!
+//! Measures whole programs from outside and never reaches into them; prints no figure of a run that did not complete
+//! and verify; names no peer that was not run. The lab is a pair of network namespaces and leaves nothing behind.
+//!
+//! ```text
+//!   namespace wh-PID-N-h          veth, MTU as asked         namespace wh-PID-N-c
+//!   ┌──────────────────────┐                              ┌──────────────────────┐
+//!   │ wormhole host        │ 10.77.0.1 ──────── 10.77.0.2 │ reader, mount, get   │
+//!   │ quinn, sshd, iperf3… │          bytes ───▶          │ quinn, sshfs, scp…   │
+//!   └──────────────────────┘                              └──────────────────────┘
+//!     core 0 (transport)                                     core 1 (transport)
+//! ```
+//!
+//! Read [`lab`], then [`suite`] for the method, then [`suite::transport`] and [`suite::mount`]. What the figures mean
+//! stands in [`report`]; who the rivals are, in [`peers`].
+#![forbid(unsafe_code)]
+
+pub mod arguments;
+mod cleanup;
+pub mod cpu_time;
+pub mod fixture;
+pub mod lab;
+pub mod machine;
+pub mod mounts;
+pub mod ours;
+pub mod peers;
+pub mod process;
+pub mod quinn_peer;
+pub mod report;
+pub mod sample;
+pub mod ssh;
+pub mod statistics;
+pub mod suite;
+pub mod wormhole;
+
+pub use cleanup::end_cleanly_on_signals;

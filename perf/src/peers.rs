@@ -1,0 +1,169 @@
+//! The rivals: which programs they are, whether this machine has them, and how to get them.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, ensure};
+
+/// A tool a user would pick instead of Wormhole.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// The name its figures carry.
+    pub name: &'static str,
+    /// What it is measured as.
+    pub role: &'static str,
+    /// Where it comes from.
+    pub source: Source,
+}
+
+/// Where a peer comes from.
+#[derive(Clone, Copy, Debug)]
+pub enum Source {
+    /// Linked into this program.
+    BuiltIn,
+    /// Programs of the machine, all needed, each with its Debian package.
+    Programs(&'static [(&'static str, &'static str)]),
+}
+
+/// Every peer the suites know.
+pub const PEERS: [Peer; 7] = [
+    Peer { name: "quinn", role: "QUIC on tokio, one stream, stock settings with LAN windows", source: Source::BuiltIn },
+    Peer { name: "quinn-ack-frequency", role: "the same with the ACK frequency extension", source: Source::BuiltIn },
+    Peer {
+        name: "quinn-trains",
+        role: "the same on jumbo links, with datagrams small enough for GSO",
+        source: Source::BuiltIn,
+    },
+    Peer {
+        name: "iperf3",
+        role: "TCP in clear, one connection: what the kernel can do",
+        source: Source::Programs(&[("iperf3", "iperf3")]),
+    },
+    Peer {
+        name: "sshfs",
+        role: "FUSE mount over SFTP, aes128-gcm",
+        source: Source::Programs(&[("sshfs", "sshfs"), ("ssh", "openssh-client"), ("sshd", "openssh-server")]),
+    },
+    Peer {
+        name: "rclone",
+        role: "FUSE mount over HTTP in clear",
+        source: Source::Programs(&[("rclone", "rclone"), ("fusermount3", "fuse3")]),
+    },
+    Peer {
+        name: "scp",
+        role: "copy over SSH, aes128-gcm",
+        source: Source::Programs(&[("scp", "openssh-client"), ("sshd", "openssh-server")]),
+    },
+];
+
+/// The peer of that name.
+///
+/// # Panics
+/// If there is none: names are written in this crate.
+pub fn peer(name: &str) -> &'static Peer {
+    PEERS.iter().find(|peer| peer.name == name).expect("a suite names a peer of the table")
+}
+
+impl Peer {
+    /// The Debian packages whose programs are missing here; empty if the peer can run.
+    pub fn missing_packages(&self) -> Vec<&'static str> {
+        missing(self.source, |program| find_program(program).is_some())
+    }
+}
+
+fn missing(source: Source, has: impl Fn(&str) -> bool) -> Vec<&'static str> {
+    let Source::Programs(programs) = source else {
+        return Vec::new();
+    };
+    let mut packages: Vec<_> =
+        programs.iter().filter(|(program, _)| !has(program)).map(|&(_, package)| package).collect();
+    packages.dedup();
+    packages
+}
+
+/// Looks a program up in `PATH` and in the system directories a plain user's `PATH` leaves out.
+pub fn find_program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from))
+        .map(|directory| directory.join(name))
+        .find(|file| is_executable(file))
+}
+
+fn is_executable(file: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    file.metadata().is_ok_and(|is| is.is_file() && is.permissions().mode() & 0o111 != 0)
+}
+
+/// Lists the peers, one line each.
+pub fn list() -> String {
+    let line = |peer: &Peer| {
+        let missing = peer.missing_packages();
+        let state = match peer.source {
+            Source::BuiltIn => "built in".to_owned(),
+            Source::Programs(_) if missing.is_empty() => "found".to_owned(),
+            Source::Programs(_) => format!("not found (Debian: {})", missing.join(" ")),
+        };
+        format!("{:<20} {:<32} {}\n", peer.name, state, peer.role)
+    };
+    PEERS.iter().map(line).collect()
+}
+
+/// Installs the packages of all missing peers with apt.
+///
+/// # Errors
+/// If this is not root on a machine with apt, or apt fails.
+pub fn install() -> anyhow::Result<()> {
+    let mut packages: Vec<_> = PEERS.iter().flat_map(Peer::missing_packages).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    if packages.is_empty() {
+        println!("nothing to install");
+        return Ok(());
+    }
+    ensure!(
+        rustix::process::geteuid().is_root() && find_program("apt-get").is_some(),
+        "needs root and apt; run: apt-get install {}",
+        packages.join(" ")
+    );
+    let status = Command::new("apt-get")
+        .args(["install", "--yes", "--no-install-recommends"])
+        .args(&packages)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
+        .status()
+        .context("cannot run apt-get")?;
+    ensure!(status.success(), "apt-get: {status} (try apt-get update first)");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_are_named_only_for_what_is_missing() {
+        let ssh = peer("sshfs").source;
+        assert!(missing(ssh, |_| true).is_empty());
+        assert_eq!(missing(ssh, |program| program != "sshd"), ["openssh-server"]);
+        assert_eq!(missing(ssh, |_| false), ["sshfs", "openssh-client", "openssh-server"]);
+        assert!(missing(Source::BuiltIn, |_| false).is_empty());
+    }
+
+    #[test]
+    fn programs_are_found_by_name_only_if_they_can_run() {
+        assert!(find_program("sh").is_some());
+        assert!(find_program("no-such-program-anywhere").is_none());
+        assert!(!is_executable(Path::new("/proc/version")));
+        assert!(!is_executable(Path::new("/")));
+    }
+
+    #[test]
+    fn the_list_has_every_peer() {
+        let list = list();
+        assert_eq!(list.lines().count(), PEERS.len());
+        for peer in PEERS {
+            assert!(list.contains(peer.name));
+        }
+    }
+}

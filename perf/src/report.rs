@@ -1,0 +1,317 @@
+//! Rows of figures: a table for people, JSON for programs.
+//!
+//! A row is one quantity, measured for Wormhole (`ours`) and its peers in alternation. A contender with a run that did
+//! not complete or verify has no figure: its reason stands in `failed` instead. A peer that is not installed stands in
+//! `absent` with the package that has it. `ratios` is always ours divided by the peer's, so where less is better a
+//! ratio below 1 is good.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value, json};
+
+use crate::statistics::Summary;
+
+/// The contender that is Wormhole.
+pub const OURS: &str = "ours";
+
+/// One quantity over all contenders.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Dotted name, stable across releases.
+    pub name: String,
+    /// Unit of every figure in it.
+    pub unit: Unit,
+    /// The contenders that were tried, in the order they ran.
+    pub figures: Vec<Figure>,
+    /// Peers that are not installed, each with the packages it needs.
+    pub absent: Vec<(String, String)>,
+}
+
+/// Units of figures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// 1e9 payload bytes per second of wall time.
+    GigabytesPerSecond,
+    /// CPU seconds per 1e9 payload bytes.
+    SecondsPerGigabyte,
+}
+
+impl Unit {
+    /// As it is printed.
+    pub const fn symbol(self) -> &'static str {
+        match self {
+            Self::GigabytesPerSecond => "GB/s",
+            Self::SecondsPerGigabyte => "s/GB",
+        }
+    }
+
+    /// Which way is better.
+    pub const fn better(self) -> &'static str {
+        match self {
+            Self::GigabytesPerSecond => "higher",
+            Self::SecondsPerGigabyte => "lower",
+        }
+    }
+}
+
+/// One contender's runs in a row, or why there are none.
+#[derive(Clone, Debug)]
+pub struct Figure {
+    /// [`OURS`] or the name of a peer.
+    pub contender: String,
+    /// One value per run, all verified, or the reason why nothing may be printed.
+    pub runs: Result<Vec<f64>, String>,
+}
+
+impl Figure {
+    fn summary(&self) -> Option<Summary> {
+        Summary::of(self.runs.as_deref().ok()?)
+    }
+}
+
+impl Row {
+    /// Whether any contender that was tried failed.
+    pub fn failure(&self) -> Option<String> {
+        let reasons: Vec<String> = self
+            .figures
+            .iter()
+            .filter_map(|figure| {
+                let reason = figure.runs.as_ref().err()?;
+                Some(format!("{}: {reason}", figure.contender))
+            })
+            .collect();
+        (!reasons.is_empty()).then(|| reasons.join("; "))
+    }
+
+    fn ours(&self) -> Option<Summary> {
+        self.figures.iter().find(|figure| figure.contender == OURS)?.summary()
+    }
+
+    fn peers(&self) -> impl Iterator<Item = (&Figure, Summary)> {
+        self.figures
+            .iter()
+            .filter(|figure| figure.contender != OURS)
+            .filter_map(|figure| Some((figure, figure.summary()?)))
+    }
+
+    /// The row as JSON; `ours` is `null` if Wormhole failed.
+    pub fn to_json(&self) -> Value {
+        let ours = self.ours().map(|summary| summary.median);
+        let peers: Map<_, _> =
+            self.peers().map(|(figure, summary)| (figure.contender.clone(), json!(summary.median))).collect();
+        let ratios: Map<_, _> = self
+            .peers()
+            .filter_map(|(figure, summary)| {
+                let ratio = ratio(ours?, summary.median)?;
+                Some((figure.contender.clone(), json!(ratio)))
+            })
+            .collect();
+        let spread: Map<_, _> = self
+            .figures
+            .iter()
+            .filter_map(|figure| {
+                let summary = figure.summary()?;
+                let spread = json!({
+                    "min": summary.min,
+                    "max": summary.max,
+                    "mad": summary.median_deviation,
+                });
+                Some((figure.contender.clone(), spread))
+            })
+            .collect();
+        let absent: Map<_, _> = self.absent.iter().map(|(peer, packages)| (peer.clone(), json!(packages))).collect();
+        let mut row = json!({
+            "name": self.name,
+            "unit": self.unit.symbol(),
+            "better": self.unit.better(),
+            "ours": ours,
+            "peers": peers,
+            "ratios": ratios,
+            "runs": self.runs_json(),
+            "spread": spread,
+            "absent": absent,
+        });
+        if let Some(reason) = self.failure() {
+            row["failed"] = json!(reason);
+        }
+        row
+    }
+
+    /// One object per round of the alternation, from contender to value.
+    fn runs_json(&self) -> Vec<Value> {
+        let complete: Vec<(&str, &[f64])> = self
+            .figures
+            .iter()
+            .filter_map(|figure| Some((figure.contender.as_str(), figure.runs.as_deref().ok()?)))
+            .collect();
+        let rounds = complete.iter().map(|(_, runs)| runs.len()).max().unwrap_or(0);
+        (0..rounds)
+            .map(|round| {
+                complete
+                    .iter()
+                    .filter_map(|(name, runs)| Some(((*name).to_owned(), json!(runs.get(round)?))))
+                    .collect::<Map<_, _>>()
+                    .into()
+            })
+            .collect()
+    }
+
+    fn write_table(&self, table: &mut String) {
+        let ours = self.ours();
+        let mut line = |text: std::fmt::Arguments<'_>| {
+            writeln!(table, "{text}").expect("a String takes every write");
+        };
+        line(format_args!("{}  ({}, {} is better)", self.name, self.unit.symbol(), self.unit.better()));
+        for figure in &self.figures {
+            let name = &figure.contender;
+            match (&figure.runs, figure.summary()) {
+                (Ok(runs), Some(summary)) => {
+                    let ratio = ours
+                        .filter(|_| name != OURS)
+                        .and_then(|ours| ratio(ours.median, summary.median))
+                        .map(|ratio| format!("  ours is {ratio:.2} x"))
+                        .unwrap_or_default();
+                    line(format_args!(
+                        "  {name:<20} {:>8.3}   {:.3}..{:.3}, MAD {:.3}, {} runs{ratio}",
+                        summary.median,
+                        summary.min,
+                        summary.max,
+                        summary.median_deviation,
+                        runs.len()
+                    ));
+                }
+                (Err(reason), _) => line(format_args!("  {name:<20}   failed   {reason}")),
+                (Ok(_), None) => line(format_args!("  {name:<20}   failed   no runs")),
+            }
+        }
+        for (peer, packages) in &self.absent {
+            line(format_args!("  {peer:<20}   absent   apt-get install {packages}"));
+        }
+    }
+}
+
+/// A quotient that can be printed; `None` when the grain of the clock made the divisor zero.
+fn ratio(ours: f64, peer: f64) -> Option<f64> {
+    (peer > 0.0).then(|| ours / peer)
+}
+
+/// All rows of one invocation and the machine they come from.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// See [`crate::machine::describe`].
+    pub machine: Value,
+    /// In the order measured.
+    pub rows: Vec<Row>,
+}
+
+impl Report {
+    /// Whether every contender that was tried has its figures.
+    pub fn is_complete(&self) -> bool {
+        self.rows.iter().all(|row| row.failure().is_none())
+    }
+
+    /// The whole report as JSON: `machine` and `rows`.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "machine": self.machine,
+            "rows": self.rows.iter().map(Row::to_json).collect::<Vec<_>>(),
+        })
+    }
+
+    /// The rows for people.
+    pub fn to_table(&self) -> String {
+        let mut table = String::new();
+        for row in &self.rows {
+            row.write_table(&mut table);
+        }
+        table
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(figures: &[(&str, Result<&[f64], &str>)]) -> Row {
+        Row {
+            name: "transport.mtu1500.goodput".into(),
+            unit: Unit::GigabytesPerSecond,
+            figures: figures
+                .iter()
+                .map(|(contender, runs)| Figure {
+                    contender: (*contender).into(),
+                    runs: runs.map(<[f64]>::to_vec).map_err(str::to_owned),
+                })
+                .collect(),
+            absent: vec![("iperf3".into(), "iperf3".into())],
+        }
+    }
+
+    #[test]
+    fn a_complete_row_in_json() {
+        let row = row(&[("ours", Ok(&[3.0, 2.0, 4.0])), ("quinn", Ok(&[1.5, 1.5, 2.0]))]);
+        assert_eq!(
+            row.to_json(),
+            json!({
+                "name": "transport.mtu1500.goodput",
+                "unit": "GB/s",
+                "better": "higher",
+                "ours": 3.0,
+                "peers": {"quinn": 1.5},
+                "ratios": {"quinn": 2.0},
+                "runs": [
+                    {"ours": 3.0, "quinn": 1.5},
+                    {"ours": 2.0, "quinn": 1.5},
+                    {"ours": 4.0, "quinn": 2.0},
+                ],
+                "spread": {
+                    "ours": {"min": 2.0, "max": 4.0, "mad": 1.0},
+                    "quinn": {"min": 1.5, "max": 2.0, "mad": 0.0},
+                },
+                "absent": {"iperf3": "iperf3"},
+            })
+        );
+    }
+
+    #[test]
+    fn a_failed_contender_has_a_reason_and_no_figure() {
+        let row = row(&[("ours", Err("hash differs")), ("quinn", Ok(&[1.5]))]);
+        let json = row.to_json();
+        assert_eq!(json["ours"], Value::Null);
+        assert_eq!(json["failed"], "ours: hash differs");
+        assert_eq!(json["ratios"], json!({}));
+        assert_eq!(json["runs"], json!([{"quinn": 1.5}]));
+        let report = Report { machine: Value::Null, rows: vec![row] };
+        assert!(!report.is_complete());
+        assert!(report.to_table().contains("ours                   failed   hash differs"));
+    }
+
+    #[test]
+    fn an_absent_peer_is_no_failure_and_no_zero() {
+        let row = row(&[("ours", Ok(&[2.0]))]);
+        assert_eq!(row.failure(), None);
+        assert_eq!(row.to_json()["peers"], json!({}));
+        let report = Report { machine: Value::Null, rows: vec![row] };
+        assert!(report.is_complete());
+        assert!(report.to_table().contains("absent   apt-get install iperf3"));
+    }
+
+    #[test]
+    fn a_table_line_has_median_spread_and_ratio() {
+        let report =
+            Report { machine: Value::Null, rows: vec![row(&[("ours", Ok(&[3.0, 2.0, 4.0])), ("quinn", Ok(&[1.5]))])] };
+        assert_eq!(
+            report.to_table(),
+            "transport.mtu1500.goodput  (GB/s, higher is better)\n  \
+             ours                    3.000   2.000..4.000, MAD 1.000, 3 runs\n  \
+             quinn                   1.500   1.500..1.500, MAD 0.000, 1 runs  ours is 2.00 x\n  \
+             iperf3                 absent   apt-get install iperf3\n"
+        );
+    }
+
+    #[test]
+    fn a_zero_divisor_gives_no_ratio() {
+        let row = row(&[("ours", Ok(&[0.1])), ("quinn", Ok(&[0.0]))]);
+        assert_eq!(row.to_json()["ratios"], json!({}));
+    }
+}

@@ -1,0 +1,289 @@
+//! The method every suite shares: contenders take turns within one run, so that what the machine does meanwhile
+//! falls on all of them alike.
+//!
+//! Each contender is checked first, untimed: it moves all the bytes once and they must be the right ones. That is its
+//! warm-up too. Then the timed rounds: ours, peer, peer, ours, peer, peer… A contender that fails once is out and has
+//! no figure: a partial series would flatter it.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+
+use crate::report::{Figure, Row, Unit};
+
+pub mod mount;
+pub mod transport;
+
+/// How long one untimed check or one run may take: 2 GiB at 18 MB/s, a tenth of the slowest peer.
+pub const RUN_LIMIT: Duration = Duration::from_secs(120);
+
+/// How much is moved, how often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Bytes per run.
+    pub bytes: u64,
+    /// Timed runs of each contender.
+    pub runs: usize,
+}
+
+/// One complete run, seen from both ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Payload bytes that arrived.
+    pub bytes: u64,
+    /// What the receiver waited.
+    pub elapsed: Duration,
+    /// CPU time of all processes of the serving end.
+    pub sender_cpu: Duration,
+    /// CPU time of all processes of the receiving end.
+    pub receiver_cpu: Duration,
+}
+
+impl Run {
+    /// 1e9 bytes per second.
+    pub fn gigabytes_per_second(&self) -> f64 {
+        self.gigabytes() / self.elapsed.as_secs_f64()
+    }
+
+    /// CPU seconds of the serving end per 1e9 bytes.
+    pub fn sender_seconds_per_gigabyte(&self) -> f64 {
+        self.sender_cpu.as_secs_f64() / self.gigabytes()
+    }
+
+    /// CPU seconds of the receiving end per 1e9 bytes.
+    pub fn receiver_seconds_per_gigabyte(&self) -> f64 {
+        self.receiver_cpu.as_secs_f64() / self.gigabytes()
+    }
+
+    // Exact up to 2^53 bytes, far beyond any fixture.
+    #[expect(clippy::cast_precision_loss, reason = "see above")]
+    fn gigabytes(&self) -> f64 {
+        self.bytes as f64 / 1e9
+    }
+}
+
+/// Something that can move the fixture from the host to the client.
+pub trait Contender {
+    /// Moves the bytes once, untimed, and compares them with what they should be.
+    ///
+    /// # Errors
+    /// If it does not complete or the bytes differ.
+    fn verify(&mut self) -> anyhow::Result<()>;
+
+    /// Moves the bytes once, from cold where the suite says so, and counts them.
+    ///
+    /// # Errors
+    /// If it does not complete.
+    fn run(&mut self) -> anyhow::Result<Run>;
+}
+
+/// A contender's name and the contender, or why it could not be set up.
+pub type Entry<'l> = (String, anyhow::Result<Box<dyn Contender + 'l>>);
+
+/// All timed runs of one contender, or why it has none.
+#[derive(Clone, Debug)]
+pub struct Series {
+    /// [`crate::report::OURS`] or the peer's name.
+    pub contender: String,
+    /// Complete, or the reason.
+    pub runs: Result<Vec<Run>, String>,
+}
+
+/// Checks every contender, which warms it up, and lets them take turns; `note` hears what is going on.
+pub fn alternate(entries: Vec<Entry<'_>>, plan: Plan, note: &mut dyn FnMut(&str)) -> Vec<Series> {
+    let mut lanes: Vec<Lane<'_>> = entries.into_iter().map(Lane::new).collect();
+    for lane in &mut lanes {
+        lane.turn(note, "check", |contender, _| contender.verify());
+    }
+    for round in 1..=plan.runs {
+        for lane in &mut lanes {
+            lane.turn(note, &format!("run {round}"), |contender, runs| {
+                runs.push(measured(contender, plan)?);
+                Ok(())
+            });
+        }
+    }
+    lanes.into_iter().map(Lane::finish).collect()
+}
+
+fn measured(contender: &mut dyn Contender, plan: Plan) -> anyhow::Result<Run> {
+    let run = contender.run()?;
+    ensure!(run.bytes == plan.bytes, "{} of {} bytes arrived", run.bytes, plan.bytes);
+    ensure!(!run.elapsed.is_zero(), "the run took no time");
+    Ok(run)
+}
+
+struct Lane<'l> {
+    name: String,
+    state: Result<Box<dyn Contender + 'l>, String>,
+    runs: Vec<Run>,
+}
+
+impl<'l> Lane<'l> {
+    fn new((name, contender): Entry<'l>) -> Self {
+        Self { name, state: contender.map_err(|error| format!("{error:#}")), runs: Vec::new() }
+    }
+
+    fn turn(
+        &mut self,
+        note: &mut dyn FnMut(&str),
+        what: &str,
+        step: impl FnOnce(&mut dyn Contender, &mut Vec<Run>) -> anyhow::Result<()>,
+    ) {
+        let Ok(contender) = &mut self.state else {
+            return;
+        };
+        let result = step(&mut **contender, &mut self.runs).with_context(|| what.to_owned());
+        match result {
+            Ok(()) => note(&format!("{}: {what}", self.name)),
+            Err(error) => {
+                let reason = format!("{error:#}");
+                note(&format!("{}: {reason}", self.name));
+                self.state = Err(reason);
+            }
+        }
+    }
+
+    fn finish(self) -> Series {
+        Series { contender: self.name, runs: self.state.map(|_| self.runs) }
+    }
+}
+
+/// Makes the row of one quantity from all contenders' runs.
+pub fn row(
+    name: String,
+    unit: Unit,
+    series: &[Series],
+    absent: &[(String, String)],
+    quantity: impl Fn(&Run) -> f64,
+) -> Row {
+    let figure = |series: &Series| Figure {
+        contender: series.contender.clone(),
+        runs: match &series.runs {
+            Ok(runs) => Ok(runs.iter().map(&quantity).collect()),
+            Err(reason) => Err(reason.clone()),
+        },
+    };
+    Row { name, unit, figures: series.iter().map(figure).collect(), absent: absent.to_vec() }
+}
+
+/// The rows of speed and of CPU at both ends; the speed's name is `prefix` with `speed` behind it.
+pub fn rows(prefix: &str, speed: &str, series: &[Series], absent: &[(String, String)]) -> [Row; 3] {
+    let cpu = Unit::SecondsPerGigabyte;
+    [
+        row(format!("{prefix}{speed}"), Unit::GigabytesPerSecond, series, absent, Run::gigabytes_per_second),
+        row(format!("{prefix}.cpu_sender"), cpu, series, absent, Run::sender_seconds_per_gigabyte),
+        row(format!("{prefix}.cpu_receiver"), cpu, series, absent, Run::receiver_seconds_per_gigabyte),
+    ]
+}
+
+/// Sorts the named peers into those to run and those absent, with their packages.
+pub(crate) fn present(names: &[&'static str]) -> (Vec<&'static str>, Vec<(String, String)>) {
+    let mut found = Vec::new();
+    let mut absent = Vec::new();
+    for &name in names {
+        let missing = crate::peers::peer(name).missing_packages();
+        if missing.is_empty() {
+            found.push(name);
+        } else {
+            absent.push((name.to_owned(), missing.join(" ")));
+        }
+    }
+    (found, absent)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use anyhow::bail;
+
+    use super::*;
+
+    const PLAN: Plan = Plan { bytes: 1_000_000_000, runs: 2 };
+
+    struct Scripted<'l> {
+        name: &'static str,
+        log: &'l RefCell<Vec<String>>,
+        bytes: u64,
+        fails_at: Option<usize>,
+        turns: usize,
+    }
+
+    impl Contender for Scripted<'_> {
+        fn verify(&mut self) -> anyhow::Result<()> {
+            self.log.borrow_mut().push(format!("{} verify", self.name));
+            Ok(())
+        }
+
+        fn run(&mut self) -> anyhow::Result<Run> {
+            self.log.borrow_mut().push(format!("{} run", self.name));
+            if self.fails_at == Some(self.turns) {
+                bail!("connection lost");
+            }
+            self.turns += 1;
+            Ok(Run {
+                bytes: self.bytes,
+                elapsed: Duration::from_millis(500),
+                sender_cpu: Duration::from_millis(400),
+                receiver_cpu: Duration::from_millis(300),
+            })
+        }
+    }
+
+    fn entry<'l>(log: &'l RefCell<Vec<String>>, name: &'static str, bytes: u64, fails_at: Option<usize>) -> Entry<'l> {
+        let contender = Scripted { name, log, bytes, fails_at, turns: 0 };
+        (name.to_owned(), Ok(Box::new(contender)))
+    }
+
+    #[test]
+    fn contenders_take_turns_after_the_check() {
+        let log = RefCell::default();
+        let entries = vec![entry(&log, "ours", PLAN.bytes, None), entry(&log, "peer", PLAN.bytes, None)];
+        let series = alternate(entries, PLAN, &mut |_| {});
+        assert_eq!(*log.borrow(), ["ours verify", "peer verify", "ours run", "peer run", "ours run", "peer run"]);
+        for series in series {
+            assert_eq!(series.runs.unwrap().len(), PLAN.runs);
+        }
+    }
+
+    #[test]
+    fn one_failed_run_takes_the_whole_series() {
+        let log = RefCell::default();
+        let entries = vec![entry(&log, "ours", PLAN.bytes, None), entry(&log, "peer", PLAN.bytes, Some(1))];
+        let series = alternate(entries, PLAN, &mut |_| {});
+        assert!(series[0].runs.is_ok());
+        assert_eq!(series[1].runs, Err("run 2: connection lost".to_owned()));
+    }
+
+    #[test]
+    fn a_short_run_is_a_failed_run() {
+        let log = RefCell::default();
+        let series = alternate(vec![entry(&log, "ours", PLAN.bytes - 1, None)], PLAN, &mut |_| {});
+        let reason = series[0].runs.clone().unwrap_err();
+        assert!(reason.contains("999999999 of 1000000000"), "{reason}");
+    }
+
+    #[test]
+    fn a_contender_that_could_not_be_set_up_has_its_reason() {
+        let entries: Vec<Entry<'_>> = vec![("ours".into(), Err(anyhow::anyhow!("no program")))];
+        let series = alternate(entries, PLAN, &mut |_| {});
+        assert_eq!(series[0].runs, Err("no program".to_owned()));
+    }
+
+    #[test]
+    fn rows_are_speed_and_cpu_at_both_ends() {
+        let log = RefCell::default();
+        let series = alternate(vec![entry(&log, "ours", PLAN.bytes, None)], PLAN, &mut |_| {});
+        let rows = rows("transport.mtu1500", ".goodput", &series, &[]);
+        let found = rows.map(|row| (row.to_json()["ours"].as_f64(), row.name));
+        assert_eq!(
+            found,
+            [
+                (Some(2.0), "transport.mtu1500.goodput".to_owned()),
+                (Some(0.4), "transport.mtu1500.cpu_sender".to_owned()),
+                (Some(0.3), "transport.mtu1500.cpu_receiver".to_owned()),
+            ]
+        );
+    }
+}

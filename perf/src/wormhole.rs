@@ -1,0 +1,155 @@
+//! The `wormhole` program, run the way a user runs it: `host`, `mount` and `get` as processes of the lab.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+
+use crate::lab::{End, Lab};
+use crate::mounts;
+use crate::process::Process;
+
+/// The port the host listens on in its namespace.
+pub const PORT: u16 = 4433;
+
+/// The variable that carries the join code, so that it stands in no process's arguments.
+pub const CODE_VARIABLE: &str = "WORMHOLE_CODE";
+
+/// How long a host or a mount may take to be ready.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// Finds the `wormhole` program that belongs to this one, building it first when run by cargo.
+///
+/// `WORMHOLE_PROGRAM` names another one.
+///
+/// # Errors
+/// If it cannot be built or is not there.
+pub fn program() -> anyhow::Result<PathBuf> {
+    if let Some(named) = std::env::var_os("WORMHOLE_PROGRAM") {
+        return Ok(named.into());
+    }
+    let own = std::env::current_exe()?;
+    let mut directory = own.parent().context("this program is in no directory")?;
+    // Where cargo keeps test programs: one below the others.
+    if directory.file_name() == Some(OsStr::new("deps")) {
+        directory = directory.parent().context("deps is in no directory")?;
+    }
+    if let Some(cargo) = std::env::var_os("CARGO") {
+        let is_release = directory.file_name() == Some(OsStr::new("release"));
+        build(&cargo, is_release)?;
+    }
+    let program = directory.join("wormhole");
+    ensure!(program.is_file(), "no wormhole beside this program; run: cargo build --release -p cli");
+    Ok(program)
+}
+
+fn build(cargo: &OsStr, is_release: bool) -> anyhow::Result<()> {
+    let mut command = Command::new(cargo);
+    command
+        .args(["build", "--quiet", "--package", "cli", "--manifest-path"])
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    if is_release {
+        command.arg("--release");
+    }
+    let status = command.status().context("cannot run cargo")?;
+    ensure!(status.success(), "building wormhole: {status}");
+    Ok(())
+}
+
+/// A running `wormhole host` and its join code.
+pub struct Host {
+    /// The program.
+    pub process: Process,
+    /// The join code it printed.
+    pub code: String,
+}
+
+/// How a host is run.
+#[derive(Clone, Copy, Debug)]
+pub enum Cores {
+    /// As it comes: one shard per core, not pinned.
+    All,
+    /// One shard, pinned to this core.
+    One(usize),
+}
+
+impl Host {
+    /// Starts `wormhole host` on `share` and waits for its join code.
+    ///
+    /// # Errors
+    /// If it ends, or prints no `WaitingForPeer` event in time.
+    pub fn start(lab: &Lab, program: &Path, share: &Path, cores: Cores) -> anyhow::Result<Self> {
+        let core = match cores {
+            Cores::All => None,
+            Cores::One(core) => Some(core),
+        };
+        let mut command = lab.command(End::Host, core, program);
+        command
+            .arg("host")
+            .arg(share)
+            .args(["--bind", &lab.socket(End::Host, PORT).to_string()])
+            .args(["--no-signal", "--json"]);
+        if core.is_some() {
+            command.args(["--shards", "1"]);
+        }
+        let mut process = lab.spawn("wormhole-host", &mut command)?;
+        let code = process.wait_line(START_LIMIT, join_code)?;
+        Ok(Self { process, code })
+    }
+}
+
+/// The code in a line of events, if it is the event that carries it.
+fn join_code(line: &str) -> Option<String> {
+    let event: Value = serde_json::from_str(line).ok()?;
+    (event["type"] == "WaitingForPeer").then(|| event["data"]["code"].as_str().map(str::to_owned)).flatten()
+}
+
+/// Mounts the host's share in the foreground and waits until it is there.
+///
+/// # Errors
+/// If the program ends or mounts nothing in time.
+pub fn mount(lab: &Lab, program: &Path, code: &str, mount_point: &Path) -> anyhow::Result<Process> {
+    let mut command = lab.command(End::Client, None, program);
+    command
+        .arg("mount")
+        .arg(lab.socket(End::Host, PORT).to_string())
+        .arg(mount_point)
+        .arg("--foreground")
+        .env(CODE_VARIABLE, code);
+    let mut process = lab.spawn("wormhole-mount", &mut command)?;
+    mounts::wait_mounted(mount_point, &mut process, START_LIMIT)?;
+    Ok(process)
+}
+
+/// Starts copying `subpath` of the host's share to `destination`.
+///
+/// # Errors
+/// If the program cannot be started.
+pub fn get(lab: &Lab, program: &Path, code: &str, subpath: &str, destination: &Path) -> anyhow::Result<Process> {
+    let mut command = lab.command(End::Client, None, program);
+    command
+        .arg("get")
+        .arg(format!("{}:{subpath}", lab.socket(End::Host, PORT)))
+        .arg(destination)
+        .env(CODE_VARIABLE, code);
+    lab.spawn("wormhole-get", &mut command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_code_is_taken_from_its_event_alone() {
+        let event = r#"{"type":"WaitingForPeer","data":{"code":"7-nebula-orbit-cedar"}}"#;
+        assert_eq!(join_code(event).as_deref(), Some("7-nebula-orbit-cedar"));
+        assert_eq!(join_code(r#"{"type":"HostStarted","data":{"code":"7-no"}}"#), None);
+        assert_eq!(join_code(r#"{"type":"WaitingForPeer","data":{}}"#), None);
+        assert_eq!(join_code("not json"), None);
+    }
+}
