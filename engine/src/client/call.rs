@@ -52,7 +52,7 @@ pub enum Ask {
     Open {
         /// Where.
         path: Vec<u8>,
-        /// First bytes to send along, at most `INLINE_BYTES_MAX`.
+        /// Size up to which the whole file is sent along, at most `INLINE_BYTES_MAX`; 0 keeps it open.
         inline_max: u32,
         /// Whether to send their hash too.
         hash: bool,

@@ -147,6 +147,7 @@ fn next_segment(source: &mut Source, pending: &mut VecDeque<Bytes>) -> Step {
         && mapped.len() == size
     {
         let check = mapped.check();
+        mapped.populate();
         source.offset += length;
         pending.push_back(Bytes::from_owner(mapped));
         return Step::Mapped(check, source.offset);

@@ -162,17 +162,19 @@ fn perform(shared: &HostShared, work: &Work, blocking: Blocking) -> Result<Outco
     Ok(Outcome::Response(response))
 }
 
-/// Opens with the file's first bytes: bytes of one version, or none.
+/// Opens with all of the file's bytes, where they are few: bytes of one version, or none.
 fn open(file: Arc<OpenFile>, inline_max: u32, hash: bool, blocking: Blocking) -> Result<Outcome, FsError> {
     let mut attr = file.attr()?;
     for _ in 0..INLINE_TRIES {
-        let wanted = attr.size.min(u64::from(inline_max.min(INLINE_BYTES_MAX)));
+        // All of it or nothing: a part would have to be asked for again with the rest.
+        let inline_max = u64::from(inline_max.min(INLINE_BYTES_MAX));
+        let wanted = if attr.size <= inline_max { attr.size } else { 0 };
         let mut inline = vec![0; usize::try_from(wanted).expect("bounded by INLINE_BYTES_MAX")];
         let read = read_start(&file, &mut inline, blocking)?;
         inline.truncate(read);
         let after = file.attr()?;
         if after.version() == attr.version() && read as u64 == wanted {
-            let whole = wanted == attr.size;
+            let whole = wanted == attr.size && inline_max > 0;
             let hash = (whole && hash).then(|| *blake3::hash(&inline).as_bytes());
             return Ok(Outcome::Opened { file, attr: attr_to_wire(&attr), inline: Bytes::from(inline), whole, hash });
         }

@@ -4,6 +4,8 @@ use super::service::MountMail;
 use crate::io::MailSender;
 use cache::{ChunkKey, Frame, FrameClass, L1Reader};
 use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use vfs::fuse::Backend;
 use vfs::{DataReply, Errno, Op, OpenView};
 
@@ -16,28 +18,32 @@ const OFFERS_MAX: usize = 10_000;
 pub(super) struct MountBackend {
     mail: MailSender<MountMail>,
     l1: L1Reader,
+    /// The shard takes no mail any more.
+    ended: Arc<AtomicBool>,
 }
 
 impl MountBackend {
-    pub(super) fn new(mail: MailSender<MountMail>, l1: L1Reader) -> Self {
-        Self { mail, l1 }
+    pub(super) fn new(mail: MailSender<MountMail>, l1: L1Reader, ended: Arc<AtomicBool>) -> Self {
+        Self { mail, l1, ended }
     }
 }
 
 impl Backend for MountBackend {
-    /// The mailbox holds more than the kernel sends at once; when the shard is busy for longer than `OFFERS_MAX` offers the
-    /// operation is dropped, which answers `EIO`. A forget is offered until it is taken or the shard is gone.
+    /// The mailbox holds more than the kernel sends at once. When the shard is busy for longer than `OFFERS_MAX` offers
+    /// the operation is dropped, which answers `EIO`; a forget, which nobody waits for, is offered until the shard ends.
     fn submit(&self, op: Op) {
         let forget = matches!(op, Op::Forget { .. });
         let mut mail = MountMail::Op(op);
-        for _ in 0..OFFERS_MAX {
+        let mut offers = 0;
+        while !self.ended.load(Ordering::Relaxed) && (forget || offers < OFFERS_MAX) {
             match self.mail.send(mail) {
                 Ok(()) => return,
                 Err(back) => mail = back,
             }
+            offers += 1;
             std::thread::yield_now();
         }
-        tracing::warn!(forget, "the mount's shard takes no more operations");
+        tracing::debug!(forget, "the mount's shard takes no more operations");
     }
 
     fn read_cached(&self, view: OpenView, offset: u64, length: u32, reply: DataReply) -> Option<DataReply> {

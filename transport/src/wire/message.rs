@@ -122,7 +122,8 @@ pub enum Request {
     List { path: Vec<u8>, cursor: u64, entries_max: u32 },
     /// The target of the symlink at `path`.
     Readlink { path: Vec<u8> },
-    /// Opens the file at `path` and sends its first `inline_max` bytes along, with their hash where `hash` asks for it.
+    /// Opens the file at `path`. One of at most `inline_max` bytes is sent along whole, and stays open no longer than
+    /// that; with its hash where `hash` asks for it.
     Open { path: Vec<u8>, inline_max: u32, hash: bool },
     /// Bytes of an open file; the stream's flow control bounds what is in flight, not `length`.
     Read { handle: u64, offset: u64, length: u64 },
@@ -145,7 +146,7 @@ pub enum Response {
     Link {
         target: Vec<u8>,
     },
-    /// `data` bytes follow: the file's beginning. `handle` 0 means those are all of it and nothing stays open; `hash` is
+    /// `data` bytes follow: all of the file, or none. `handle` 0 means all of it and nothing stays open; `hash` is
     /// then their BLAKE3 hash, if it was asked for.
     Opened {
         handle: u64,
