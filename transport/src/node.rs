@@ -89,7 +89,7 @@ pub enum Event {
         /// The key that the peer proved.
         peer: PeerKey,
     },
-    /// The connection is over; its id is dead.
+    /// The connection is over; its id is dead. Told once of every connection; of one that we closed, when it has drained.
     Closed(Closed),
     /// The peer opened this bidirectional stream (host side).
     Opened(StreamId),
@@ -368,6 +368,11 @@ impl Node {
             }
         }
         if slot.drained {
+            // quinn-proto does not tell of an end that we asked for; the owner has state to let go of all the same.
+            if !slot.closed {
+                slot.closed = true;
+                self.events.push_back((id, Event::Closed(Closed::local())));
+            }
             self.release(index);
         }
     }

@@ -40,6 +40,11 @@ pub struct Closed {
 }
 
 impl Closed {
+    /// The end of a connection that this side closed.
+    pub(super) fn local() -> Self {
+        Self::new(&ConnectionError::LocallyClosed)
+    }
+
     fn new(error: &ConnectionError) -> Self {
         let reason = match error {
             ConnectionError::LocallyClosed => CloseReason::Local,
@@ -143,7 +148,11 @@ impl Slot {
             }
             Proto::Stream(StreamEvent::Readable { id: stream }) => Event::Readable(StreamId(stream)),
             Proto::Stream(StreamEvent::Writable { id: stream }) => Event::Writable(StreamId(stream)),
-            Proto::Stream(StreamEvent::Finished { id: stream } | StreamEvent::Stopped { id: stream, .. }) => {
+            Proto::Stream(StreamEvent::Finished { id: stream }) => Event::Finished(StreamId(stream)),
+            Proto::Stream(StreamEvent::Stopped { id: stream, error_code }) => {
+                // The answer RFC 9000 §3.5 asks for. Without it the stream is never done with, and the peer never gets
+                // its credit for another one back. A stream that is closed already needs none.
+                let _ = self.proto.send_stream(stream).reset(error_code);
                 Event::Finished(StreamId(stream))
             }
             Proto::Stream(StreamEvent::Available { dir: Dir::Bi }) => Event::StreamsAvailable,

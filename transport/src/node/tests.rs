@@ -201,6 +201,41 @@ fn a_restarted_host_resets_old_connections() {
 }
 
 #[test]
+fn the_end_is_told_to_who_asked_for_it_too() {
+    let (mut pair, client, host) = connected();
+    let now = pair.now;
+    pair.host.connection(host).unwrap().close(now, 7, "enough");
+    pair.drive(Duration::from_secs(5));
+    let told = events(&mut pair.host);
+    let [(id, Event::Closed(Closed { reason: CloseReason::Local, .. }))] = told[..] else { panic!("once: {told:?}") };
+    assert_eq!(id, host);
+    let told = events(&mut pair.client);
+    let of_the_end = |e: &(ConnId, Event)| matches!(e, (id, Event::Closed(c)) if *id == client && c.reason == CloseReason::Peer(7));
+    assert_eq!(told.iter().filter(|event| of_the_end(event)).count(), 1, "{told:?}");
+    assert_eq!((pair.host.connections(), pair.client.connections()), (0, 0));
+}
+
+#[test]
+fn streams_given_up_by_the_client_come_back_to_it() {
+    let (mut pair, client, host) = connected();
+    for n in 0..2 * crate::tuning::STREAMS_MAX {
+        let stream = pair.client.connection(client).unwrap().open().unwrap_or_else(|| panic!("no stream after {n}"));
+        let mut request = VecDeque::from([Bytes::from_static(b"all of it, please")]);
+        pair.client.connection(client).unwrap().write(stream, &mut request).unwrap();
+        pair.client.connection(client).unwrap().finish(stream).unwrap();
+        pair.drive(Duration::from_millis(5));
+        read_all(&mut pair.host, host, stream);
+        // Not finished: the client has had enough before the end.
+        let mut answer = VecDeque::from([Bytes::from(vec![1; 100_000])]);
+        pair.host.connection(host).unwrap().write(stream, &mut answer).unwrap();
+        pair.client.connection(client).unwrap().stop(stream, 6);
+        pair.drive(Duration::from_millis(50));
+        let told = events(&mut pair.host);
+        assert!(told.iter().any(|(_, event)| matches!(event, Event::Finished(id) if *id == stream)), "{told:?}");
+    }
+}
+
+#[test]
 fn stale_ids_find_nothing() {
     let (mut pair, client, _) = connected();
     let now = pair.now;

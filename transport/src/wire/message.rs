@@ -122,8 +122,8 @@ pub enum Request {
     List { path: Vec<u8>, cursor: u64, entries_max: u32 },
     /// The target of the symlink at `path`.
     Readlink { path: Vec<u8> },
-    /// Opens the file at `path`. One of at most `inline_max` bytes is sent along whole, and stays open no longer than
-    /// that; with its hash where `hash` asks for it.
+    /// Opens the file at `path` and sends its first `inline_max` bytes along, with their hash where `hash` asks for it.
+    /// Asked for no bytes, the file stays open even if it is empty.
     Open { path: Vec<u8>, inline_max: u32, hash: bool },
     /// Bytes of an open file; the stream's flow control bounds what is in flight, not `length`.
     Read { handle: u64, offset: u64, length: u64 },
