@@ -100,6 +100,8 @@ fn files_are_listed_and_read() {
         assert_eq!(names[2], (&b"small"[..], RemoteKind::File, 5));
         assert_eq!(remote.readlink(b"dir/link").unwrap(), b"../small");
         assert_eq!(remote.read_and_discard(b"large").unwrap(), 5 << 20);
+        fs::write(lab.folder.path().join("empty"), b"").unwrap();
+        assert_eq!(remote.read_and_discard(b"empty").unwrap(), 0);
         assert_eq!(remote.attr(b"nothing").unwrap_err().kind, ErrorKind::NotFound);
         assert_eq!(remote.attr(b"../etc").unwrap_err().kind, ErrorKind::NotFound);
         fs::write(lab.folder.path().join("later"), b"x").unwrap();

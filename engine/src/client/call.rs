@@ -364,7 +364,11 @@ impl Calls {
                 if open.id != attr.id {
                     return Err(CallError::Stale);
                 }
-                open.handle = (handle != 0).then_some(handle);
+                // Asked without bytes, so it must stay open; reads behind it would ask for ever otherwise.
+                if handle == 0 {
+                    return unasked;
+                }
+                open.handle = Some(handle);
                 Ok(Answer::Attr(attr))
             }
             _ => unasked,

@@ -174,6 +174,7 @@ fn open(file: Arc<OpenFile>, inline_max: u32, hash: bool, blocking: Blocking) ->
         inline.truncate(read);
         let after = file.attr()?;
         if after.version() == attr.version() && read as u64 == wanted {
+            // Who asks for no bytes wants the file to stay open, an empty one too.
             let whole = wanted == attr.size && inline_max > 0;
             let hash = (whole && hash).then(|| *blake3::hash(&inline).as_bytes());
             return Ok(Outcome::Opened { file, attr: attr_to_wire(&attr), inline: Bytes::from(inline), whole, hash });
