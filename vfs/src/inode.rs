@@ -11,8 +11,11 @@ use std::time::{Duration, Instant};
 use crate::attr::{Attr, FileId, ROOT_INO};
 use crate::errno::Errno;
 
-/// Longest path the host can be asked for: `PATH_MAX` less its final NUL (path_resolution(7)).
-pub const PATH_BYTES_MAX: usize = 4095;
+/// Longest path the host can be asked for: four times `PATH_MAX`, as shares and the wire have it, since programs reach
+/// deeper than one system call can name by `openat(2)`.
+pub const PATH_BYTES_MAX: usize = 16 * 1024;
+/// Longest target of a symlink: `PATH_MAX` less its final NUL (symlink(2)).
+pub const LINK_BYTES_MAX: usize = 4095;
 /// Longest name of an entry: `NAME_MAX` (limits.h), and what FUSE accepts.
 pub const NAME_BYTES_MAX: usize = 255;
 

@@ -36,7 +36,7 @@ pub use attr::{Attr, FileId, FileKind, ROOT_INO, StatFs, Timestamp};
 pub use call::{Answer, Call, CallId, DirEntry, Notice, NoticeScope, ReadOp};
 pub use errno::Errno;
 pub use handle::{HandleTable, OpenView};
-pub use inode::{NAME_BYTES_MAX, PATH_BYTES_MAX};
+pub use inode::{LINK_BYTES_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX};
 pub use listed::LISTED_ENTRIES_MAX;
 pub use op::Op;
 pub use reply::{

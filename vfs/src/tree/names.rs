@@ -8,7 +8,7 @@ use super::{Pending, Tree, stale_if_gone};
 use crate::attr::Attr;
 use crate::call::{Answer, Call, NoticeScope};
 use crate::errno::Errno;
-use crate::inode::{NAME_BYTES_MAX, PATH_BYTES_MAX, Seen, is_valid_name, remaining};
+use crate::inode::{LINK_BYTES_MAX, NAME_BYTES_MAX, Seen, is_valid_name, remaining};
 use crate::reply::{AttrReply, EntryReply, LinkReply};
 
 impl Tree {
@@ -114,7 +114,7 @@ impl Tree {
 
     pub(super) fn on_readlink(answer: Result<Answer, Errno>, reply: LinkReply) {
         match answer {
-            Ok(Answer::Link(target)) if target.len() <= PATH_BYTES_MAX => reply.target(&target),
+            Ok(Answer::Link(target)) if target.len() <= LINK_BYTES_MAX => reply.target(&target),
             Ok(_) => reply.error(Errno::EIO),
             Err(errno) => reply.error(stale_if_gone(errno)),
         }
