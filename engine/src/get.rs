@@ -295,8 +295,10 @@ impl Get<'_> {
     fn on_opened(&mut self, item: Item, result: Result<(Answer, Vec<u8>), CallError>) -> Result<(), EngineError> {
         let (file, attr, hash, data) = match result {
             Ok((Answer::Opened { file, attr, hash }, data)) => (file, RemoteAttr::from(attr), hash, data),
-            Ok(_) => return Ok(self.tally.fail(&item.source, None)),
-            Err(error) => return Ok(self.tally.fail(&item.source, Some(error))),
+            other => {
+                self.tally.fail(&item.source, other.err());
+                return Ok(());
+            }
         };
         // The size may have changed since the listing.
         self.tally.bytes_total = (self.tally.bytes_total + attr.size).saturating_sub(item.attr.size);
@@ -312,7 +314,8 @@ impl Get<'_> {
         }
         self.remote.close_file(file);
         if hash.is_some_and(|hash| hash != *blake3::hash(&data).as_bytes()) {
-            return Ok(self.tally.fail_because(&item.source, "its BLAKE3 hash is not the host's"));
+            self.tally.fail_because(&item.source, "its BLAKE3 hash is not the host's");
+            return Ok(());
         }
         match self.local.write_small(&item.target, &item.attr, &data) {
             Ok(()) => self.tally.file_done(attr.size),

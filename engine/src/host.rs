@@ -37,7 +37,7 @@ use transport::{ConnId, Event, Node, PeerKey, StreamId};
 /// Messages to a host's shard.
 pub enum HostMail {
     /// A worker has done a job.
-    Done(JobDone),
+    Done(Box<JobDone>),
     /// The list of devices changed: whoever was revoked leaves.
     PeersChanged,
     /// End gracefully.
@@ -193,7 +193,7 @@ impl Service for HostService {
         match mail {
             HostMail::Done(done) => {
                 let conn = done.conn;
-                self.with_session(now, node, conn, |session, context| session.on_job_done(context, done));
+                self.with_session(now, node, conn, |session, context| session.on_job_done(context, *done));
             }
             HostMail::PeersChanged => {
                 for (&conn, session) in &mut self.sessions {

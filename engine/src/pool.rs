@@ -73,7 +73,7 @@ impl Drop for Pool {
 
 fn work(queue: &Receiver<Order>) {
     for Order { job, answer, in_flight } in queue {
-        let mail = HostMail::Done(job.perform());
+        let mail = HostMail::Done(Box::new(job.perform()));
         // The mailbox has room for every job in flight; a shard that is gone needs no answer.
         if answer.send(mail).is_err() {
             tracing::debug!("an answer found no room: its shard is gone");

@@ -8,7 +8,7 @@ use transport::wire::{Attr, Control, Frames, RESPONSE_BYTES_MAX, VERSION_MAX, VE
 
 enum Stage {
     Hello,
-    Shared(ClientStart),
+    Shared(Box<ClientStart>),
     Confirmed(ClientConfirm),
     Proven,
 }
@@ -71,7 +71,7 @@ impl Proof {
                 let code = code.ok_or(ClientError::NotEnrolled)?;
                 let binding = Binding { exporter: &self.exporter, host_key: &self.host.0, client_key: &self.ours.0 };
                 let (start, share) = ClientStart::new(code, binding);
-                self.stage = Stage::Shared(start);
+                self.stage = Stage::Shared(Box::new(start));
                 Ok(Some(Step::Send(Control::ClientShare { share })))
             }
             (Stage::Shared(start), Control::HostShare { share }) => {

@@ -10,7 +10,7 @@ use crate::shard::{Door, Shard};
 use crate::share::Share;
 use crate::status::{ServiceKind, StatusServer};
 use crate::trust::NodeKey;
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, bounded};
 use signal::{HostAddress, JoinCode};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::num::NonZeroU16;
@@ -267,13 +267,15 @@ struct Seat {
     io: IoMode,
 }
 
+/// What a shard's thread says once its door is open, or cannot be.
+type Opened = Result<(MailSender<HostMail>, IoKind), String>;
 type Started = (JoinHandle<std::io::Result<()>>, MailSender<HostMail>, IoKind);
 
 /// Starts one shard's thread and waits until its door is open.
 fn start_shard(seat: Seat, identity: &Identity, shared: &Arc<HostShared>, pool: &Pool) -> Result<Started, EngineError> {
     let failed = |message: String| EngineError::new(ErrorKind::Failed, message);
     let node = host_node(identity, seat.index, seat.shards).map_err(|error| failed(error.to_string()))?;
-    let (opened, ready): (Sender<Result<(MailSender<HostMail>, IoKind), String>>, _) = bounded(1);
+    let (opened, ready) = bounded::<Opened>(1);
     let shared = Arc::clone(shared);
     let orders = pool.entry();
     let thread = thread::Builder::new()
