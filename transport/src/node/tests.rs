@@ -210,7 +210,8 @@ fn the_end_is_told_to_who_asked_for_it_too() {
     let [(id, Event::Closed(Closed { reason: CloseReason::Local, .. }))] = told[..] else { panic!("once: {told:?}") };
     assert_eq!(id, host);
     let told = events(&mut pair.client);
-    let of_the_end = |e: &(ConnId, Event)| matches!(e, (id, Event::Closed(c)) if *id == client && c.reason == CloseReason::Peer(7));
+    let of_the_end =
+        |e: &(ConnId, Event)| matches!(e, (id, Event::Closed(c)) if *id == client && c.reason == CloseReason::Peer(7));
     assert_eq!(told.iter().filter(|event| of_the_end(event)).count(), 1, "{told:?}");
     assert_eq!((pair.host.connections(), pair.client.connections()), (0, 0));
 }
