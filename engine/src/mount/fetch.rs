@@ -5,8 +5,9 @@
 
 use crate::client::{Ask, CallError, CallId, Client, FileKey};
 use cache::{ChunkKey, Flights, Frame, FrameClass, FrameMut, Joined, L1Writer};
-use slab::Slab;
 use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Instant;
 use transport::Node;
 use vfs::{DataReply, Errno, ReadOp};
@@ -60,7 +61,29 @@ struct Read {
     /// Chunks still missing.
     missing: usize,
     /// Chunks that came, by their offset in the file.
-    parts: BTreeMap<u64, Frame>,
+    parts: BTreeMap<u64, Part>,
+}
+
+/// Names one read for ever: a read that failed by one chunk may still be listed as waiting for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct ReadId(u64);
+
+/// A chunk that came: kept in memory for others too, or for its readers alone.
+#[derive(Clone)]
+enum Part {
+    Frame(Frame),
+    Plain(Arc<Vec<u8>>),
+}
+
+impl Deref for Part {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Frame(frame) => frame,
+            Self::Plain(bytes) => bytes,
+        }
+    }
 }
 
 /// What the tree must be told after a chunk came.
@@ -73,15 +96,23 @@ pub(super) struct Newer {
 /// See the module.
 pub(super) struct Fetches {
     l1: L1Writer,
-    flights: Flights<ChunkKey, usize>,
+    flights: Flights<ChunkKey, ReadId>,
     fetches: BTreeMap<CallId, Fetch>,
-    reads: Slab<Read>,
+    reads: BTreeMap<ReadId, Read>,
+    read_next: u64,
     gather: Vec<u8>,
 }
 
 impl Fetches {
     pub(super) fn new(l1: L1Writer) -> Self {
-        Self { l1, flights: Flights::new(), fetches: BTreeMap::new(), reads: Slab::new(), gather: Vec::new() }
+        Self {
+            l1,
+            flights: Flights::new(),
+            fetches: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            read_next: 0,
+            gather: Vec::new(),
+        }
     }
 
     /// Puts a whole small file, which came with its open, where its reads will look for it.
@@ -108,23 +139,27 @@ impl Fetches {
         let Ok(last) = u32::try_from((end - 1) / bytes) else { return op.reply.error(Errno::new(libc::EFBIG)) };
         let first = u32::try_from(op.offset / bytes).expect("not beyond the last");
 
-        let read =
-            self.reads.insert(Read { reply: op.reply, offset: op.offset, end, missing: 0, parts: BTreeMap::new() });
+        let read = ReadId(self.read_next);
+        self.read_next += 1;
+        self.reads.insert(
+            read,
+            Read { reply: op.reply, offset: op.offset, end, missing: 0, parts: BTreeMap::new() },
+        );
         let reader = self.l1.reader();
         for index in first..=last {
             let key = ChunkKey { file: op.ino, version: op.version, index, class };
             if let Some(frame) = reader.peek(&key) {
-                self.reads[read].parts.insert(u64::from(index) * bytes, frame);
+                waiting(&mut self.reads, read).parts.insert(u64::from(index) * bytes, Part::Frame(frame));
                 continue;
             }
             match self.flights.join(key, read) {
                 Ok(joined) => {
-                    self.reads[read].missing += 1;
+                    waiting(&mut self.reads, read).missing += 1;
                     if joined == Joined::Leader {
                         self.begin(now, client, node, file, key, op.ino, op.size);
                     } else {
                         self.answer_early(key);
-                        if !self.reads.contains(read) {
+                        if !self.reads.contains_key(&read) {
                             return;
                         }
                     }
@@ -132,7 +167,7 @@ impl Fetches {
                 Err(_) => return self.fail_read(read, Errno::EBUSY),
             }
         }
-        if self.reads.get(read).is_some_and(|read| read.missing == 0) {
+        if self.reads.get(&read).is_some_and(|read| read.missing == 0) {
             self.answer(read);
         }
         if class == FrameClass::Large {
@@ -219,11 +254,11 @@ impl Fetches {
         let filled = fetch.buffer.bytes(fetch.filled);
         let reads = &mut self.reads;
         self.flights.retain_waiters(&key, |&mut read| {
-            let Some(waiting) = reads.get(read) else { return false };
+            let Some(waiting) = reads.get(&read) else { return false };
             if waiting.offset < begin || waiting.end > come {
                 return true;
             }
-            let waiting = reads.remove(read);
+            let waiting = reads.remove(&read).expect("looked at just now");
             let from = usize::try_from(waiting.offset - begin).expect("within a frame");
             let to = usize::try_from(waiting.end - begin).expect("within a frame");
             waiting.reply.data(&filled[from..to]);
@@ -246,44 +281,32 @@ impl Fetches {
         // Kept under the version that was sent: the one asked for, unless the file changed under its readers.
         let key = ChunkKey { version: fetch.found.map_or(fetch.key.version, |(_, version)| version), ..fetch.key };
         let length = u32::try_from(fetch.filled).expect("bounded by a frame");
-        let plain = match fetch.buffer {
-            Buffer::Frame(frame) if length > 0 => Ok(self.l1.insert(key, frame, length)),
-            Buffer::Frame(_) => Err(Vec::new()),
-            Buffer::Plain(bytes) => Err(bytes),
+        let part = match fetch.buffer {
+            Buffer::Frame(frame) if length > 0 => Part::Frame(self.l1.insert(key, frame, length)),
+            Buffer::Frame(_) => Part::Plain(Arc::default()),
+            Buffer::Plain(bytes) => Part::Plain(Arc::new(bytes)),
         };
         for read in waiters {
-            let Some(waiting) = self.reads.get_mut(read) else { continue };
+            let Some(waiting) = self.reads.get_mut(&read) else { continue };
             let end_here = waiting.end.min(begin + fetch.key.class.bytes() as u64);
             // The file has become shorter than its reader knows: zeros or a short read would be bytes that never were.
             if end_here > come {
                 self.fail_read(read, Errno::ESTALE);
                 continue;
             }
-            match &plain {
-                Ok(frame) => {
-                    waiting.parts.insert(begin, frame.clone());
-                    waiting.missing -= 1;
-                    if waiting.missing == 0 {
-                        self.answer(read);
-                    }
-                }
-                // Not kept: only a read within this one chunk can be served; others are asked again by the kernel.
-                Err(bytes) if waiting.offset >= begin && waiting.end <= come => {
-                    let waiting = self.reads.remove(read);
-                    let from = usize::try_from(waiting.offset - begin).expect("within a frame");
-                    let to = usize::try_from(waiting.end - begin).expect("within a frame");
-                    waiting.reply.data(&bytes[from..to]);
-                }
-                Err(_) => self.fail_read(read, Errno::new(libc::ENOMEM)),
+            waiting.parts.insert(begin, part.clone());
+            waiting.missing -= 1;
+            if waiting.missing == 0 {
+                self.answer(read);
             }
         }
         true
     }
 
     /// Every part of a read is there.
-    fn answer(&mut self, read: usize) {
-        let Read { reply, offset, end, parts, .. } = self.reads.remove(read);
-        let part = |begin: u64, frame: &Frame| {
+    fn answer(&mut self, read: ReadId) {
+        let Read { reply, offset, end, parts, .. } = self.reads.remove(&read).expect("its last chunk came just now");
+        let span = |begin: u64, frame: &Part| {
             let from = usize::try_from(offset.saturating_sub(begin)).expect("within a frame");
             let to = usize::try_from((end - begin).min(frame.len() as u64)).expect("within a frame");
             (from.min(to), to)
@@ -291,7 +314,7 @@ impl Fetches {
         if parts.len() == 1
             && let Some((&begin, frame)) = parts.first_key_value()
         {
-            let (from, to) = part(begin, frame);
+            let (from, to) = span(begin, frame);
             return if (to - from) as u64 == end - offset {
                 reply.data(&frame[from..to])
             } else {
@@ -300,14 +323,14 @@ impl Fetches {
         }
         self.gather.clear();
         for (&begin, frame) in &parts {
-            let (from, to) = part(begin, frame);
+            let (from, to) = span(begin, frame);
             self.gather.extend_from_slice(&frame[from..to]);
         }
         if self.gather.len() as u64 == end - offset { reply.data(&self.gather) } else { reply.error(Errno::ESTALE) }
     }
 
-    fn fail_read(&mut self, read: usize, errno: Errno) {
-        if let Some(read) = self.reads.try_remove(read) {
+    fn fail_read(&mut self, read: ReadId, errno: Errno) {
+        if let Some(read) = self.reads.remove(&read) {
             read.reply.error(errno);
         }
     }
@@ -317,10 +340,15 @@ impl Fetches {
         self.fetches.clear();
         // Their waiters are in `reads` too.
         drop(self.flights.complete_all());
-        for read in self.reads.drain() {
+        for (_, read) in std::mem::take(&mut self.reads) {
             read.reply.error(errno);
         }
     }
+}
+
+/// The read that is being built up, which nothing can have answered yet.
+fn waiting(reads: &mut BTreeMap<ReadId, Read>, read: ReadId) -> &mut Read {
+    reads.get_mut(&read).expect("a read waits until it is answered")
 }
 
 /// Which frames a read's chunks go to: small for small files, and for small reads that jump about in large ones. Large
