@@ -3,37 +3,58 @@
 use super::Waker;
 use crossbeam_queue::ArrayQueue;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Makes a mailbox of `capacity` messages whose senders wake the shard behind `waker`.
 ///
 /// # Panics
 /// If `capacity` is 0.
 pub fn mailbox<M>(capacity: usize, waker: Waker) -> (MailSender<M>, MailReceiver<M>) {
-    let queue = Arc::new(ArrayQueue::new(capacity));
-    let receiver = MailReceiver { queue: Arc::clone(&queue) };
-    (MailSender { queue, waker }, receiver)
+    let post = Arc::new(Post { queue: ArrayQueue::new(capacity), is_closed: AtomicBool::new(false) });
+    let receiver = MailReceiver { post: Arc::clone(&post) };
+    (MailSender { post, waker }, receiver)
+}
+
+/// What both ends hold.
+#[derive(Debug)]
+struct Post<M> {
+    queue: ArrayQueue<M>,
+    /// Set once, when the shard is gone: mail is dropped from then on, not kept for nobody.
+    is_closed: AtomicBool,
+}
+
+impl<M> Post<M> {
+    /// Drops what waits: whoever awaits an answer to it learns that there will be none.
+    fn clear(&self) {
+        while self.queue.pop().is_some() {}
+    }
 }
 
 /// The senders' end. Cheap to clone.
 #[derive(Debug)]
 pub struct MailSender<M> {
-    queue: Arc<ArrayQueue<M>>,
+    post: Arc<Post<M>>,
     waker: Waker,
 }
 
 impl<M> Clone for MailSender<M> {
     fn clone(&self) -> Self {
-        Self { queue: Arc::clone(&self.queue), waker: self.waker.clone() }
+        Self { post: Arc::clone(&self.post), waker: self.waker.clone() }
     }
 }
 
 impl<M> MailSender<M> {
-    /// Stores `mail`, then wakes the shard if it waits. Never blocks.
+    /// Stores `mail`, then wakes the shard if it waits. Never blocks. Mail to a shard that has ended is dropped.
     ///
     /// # Errors
     /// Gives the mail back when the box is full; the shard is awake or being woken then.
     pub fn send(&self, mail: M) -> Result<(), M> {
-        let sent = self.queue.push(mail);
+        let sent = self.post.queue.push(mail);
+        // Pushed before this look, and closed before the receiver's last clearing: one of the two drops it.
+        if self.post.is_closed.load(Ordering::SeqCst) {
+            self.post.clear();
+            return Ok(());
+        }
         self.waker.wake();
         sent
     }
@@ -42,17 +63,24 @@ impl<M> MailSender<M> {
 /// The shard's end.
 #[derive(Debug)]
 pub struct MailReceiver<M> {
-    queue: Arc<ArrayQueue<M>>,
+    post: Arc<Post<M>>,
 }
 
 impl<M> MailReceiver<M> {
     /// Takes the oldest message.
     pub fn take(&self) -> Option<M> {
-        self.queue.pop()
+        self.post.queue.pop()
     }
 
     /// Returns whether a message waits: what [`Io::turn`](super::Io::turn) asks before it waits.
     pub fn has_mail(&self) -> bool {
-        !self.queue.is_empty()
+        !self.post.queue.is_empty()
+    }
+}
+
+impl<M> Drop for MailReceiver<M> {
+    fn drop(&mut self) {
+        self.post.is_closed.store(true, Ordering::SeqCst);
+        self.post.clear();
     }
 }
