@@ -1,0 +1,3 @@
+//! The simulator's scenarios. How to replay a seed: the front page of the crate `tests`.
+
+mod weather;
