@@ -4,8 +4,6 @@ use super::service::MountMail;
 use crate::io::MailSender;
 use cache::{ChunkKey, Frame, FrameClass, L1Reader};
 use std::cell::RefCell;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use vfs::fuse::Backend;
 use vfs::{DataReply, Errno, Op, OpenView};
 
@@ -18,24 +16,23 @@ const OFFERS_MAX: usize = 10_000;
 pub(super) struct MountBackend {
     mail: MailSender<MountMail>,
     l1: L1Reader,
-    /// The shard takes no mail any more.
-    ended: Arc<AtomicBool>,
 }
 
 impl MountBackend {
-    pub(super) fn new(mail: MailSender<MountMail>, l1: L1Reader, ended: Arc<AtomicBool>) -> Self {
-        Self { mail, l1, ended }
+    pub(super) fn new(mail: MailSender<MountMail>, l1: L1Reader) -> Self {
+        Self { mail, l1 }
     }
 }
 
 impl Backend for MountBackend {
     /// The mailbox holds more than the kernel sends at once. When the shard is busy for longer than `OFFERS_MAX` offers
-    /// the operation is dropped, which answers `EIO`; a forget, which nobody waits for, is offered until the shard ends.
+    /// the operation is dropped, which answers `EIO`; a forget, which nobody waits for, is offered until it is
+    /// taken. A shard that has ended takes everything and drops it.
     fn submit(&self, op: Op) {
         let forget = matches!(op, Op::Forget { .. });
         let mut mail = MountMail::Op(op);
         let mut offers = 0;
-        while !self.ended.load(Ordering::Relaxed) && (forget || offers < OFFERS_MAX) {
+        while forget || offers < OFFERS_MAX {
             match self.mail.send(mail) {
                 Ok(()) => return,
                 Err(back) => mail = back,

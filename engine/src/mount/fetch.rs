@@ -141,10 +141,7 @@ impl Fetches {
 
         let read = ReadId(self.read_next);
         self.read_next += 1;
-        self.reads.insert(
-            read,
-            Read { reply: op.reply, offset: op.offset, end, missing: 0, parts: BTreeMap::new() },
-        );
+        self.reads.insert(read, Read { reply: op.reply, offset: op.offset, end, missing: 0, parts: BTreeMap::new() });
         let reader = self.l1.reader();
         for index in first..=last {
             let key = ChunkKey { file: op.ino, version: op.version, index, class };

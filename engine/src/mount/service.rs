@@ -12,7 +12,6 @@ use crossbeam_channel::Sender;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use transport::wire::{INLINE_BYTES_MAX, PAGE_ENTRIES_MAX};
 use transport::{ConnId, Event, Node};
@@ -61,8 +60,6 @@ pub(super) struct MountService {
     /// Told once: the first welcome, or why there is none.
     first: Option<Sender<Result<Joined, ClientError>>>,
     events: Sender<ServiceEvent>,
-    /// Tells the FUSE readers that no mail is taken any more.
-    ended: Arc<AtomicBool>,
     over: bool,
 }
 
@@ -73,7 +70,6 @@ impl MountService {
         l1: L1Writer,
         first: Sender<Result<Joined, ClientError>>,
         events: Sender<ServiceEvent>,
-        ended: Arc<AtomicBool>,
     ) -> Self {
         Self {
             client,
@@ -87,7 +83,6 @@ impl MountService {
             notice: None,
             first: Some(first),
             events,
-            ended,
             over: false,
         }
     }
@@ -237,7 +232,6 @@ impl MountService {
     }
 
     fn end(&mut self, now: Instant, node: &mut Node) {
-        self.ended.store(true, Ordering::Relaxed);
         self.fetches.fail_all(ENDED);
         if let Some(tree) = &mut self.tree {
             tree.fail_all(ENDED);

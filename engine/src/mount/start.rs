@@ -13,7 +13,6 @@ use cache::L1Config;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::Instant;
 use vfs::TreeOptions;
@@ -166,18 +165,15 @@ pub fn start_mount(options: MountOptions) -> Result<(MountHandle, Receiver<Servi
     let (first, joined) = bounded(1);
     let tree_options = TreeOptions { owner: owner(), ..TreeOptions::CLOSE_TO_OPEN };
     let service_events = events.clone();
-    let ended = Arc::new(AtomicBool::new(false));
-    let service_ended = Arc::clone(&ended);
-    let make = move |_mail| {
-        MountService::new(Client::new(Instant::now(), client), tree_options, l1, first, service_events, service_ended)
-    };
+    let make =
+        move |_mail| MountService::new(Client::new(Instant::now(), client), tree_options, l1, first, service_events);
     let (mail, thread) = client_thread::<MountService>("mount", &options.remote, node, make)?;
     let shard = MountShard { mail, thread: Some(thread) };
     let Joined { welcome, handles, l1 } =
         joined.recv().map_err(|_| failed("the mount's shard ended; please report it".into()))??;
     remember(&options.remote.state_dir, &welcome)?;
 
-    let backend = Arc::new(MountBackend::new(shard.mail.clone(), l1.clone(), ended));
+    let backend = Arc::new(MountBackend::new(shard.mail.clone(), l1.clone()));
     let mount = vfs::session::MountOptions {
         source: format!("wormhole:{}", welcome.share),
         allow_other: options.allow_other,

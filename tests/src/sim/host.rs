@@ -214,7 +214,7 @@ impl HostEnd {
         let Some(Live { node, service }) = &mut self.live else { return };
         while let Some(entry) = self.tasks.first_entry().filter(|entry| entry.key().0 <= now) {
             match entry.remove() {
-                Task::Job(job) => service.handle_mail(now, node, HostMail::Done(job.perform())),
+                Task::Job(job) => service.handle_mail(now, node, HostMail::Done(Box::new(job.perform()))),
                 Task::Read(read) => {
                     self.file_reads += 1;
                     service.handle_file_read(now, node, read.token, perform(&read));

@@ -81,7 +81,15 @@ impl Net {
     }
 
     /// Cuts a train into datagrams and sends each on its way.
-    pub(super) fn send(&mut self, now: Instant, from: SocketAddr, to: SocketAddr, ecn: u8, train: &[u8], stride: usize) {
+    pub(super) fn send(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        to: SocketAddr,
+        ecn: u8,
+        train: &[u8],
+        stride: usize,
+    ) {
         for datagram in train.chunks(stride) {
             self.send_one(now, from, to, ecn, datagram);
         }

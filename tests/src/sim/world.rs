@@ -130,12 +130,7 @@ impl World {
     }
 
     /// Adds a client with this key, that code and those hosts known.
-    pub fn add_client_with(
-        &mut self,
-        identity: &Identity,
-        code: Option<JoinCode>,
-        trusted: Vec<PeerKey>,
-    ) -> usize {
+    pub fn add_client_with(&mut self, identity: &Identity, code: Option<JoinCode>, trusted: Vec<PeerKey>) -> usize {
         let index = self.clients.len();
         let options = ClientOptions {
             addresses: vec![HOST],
@@ -238,11 +233,8 @@ impl World {
 
     /// Where everybody stands, for failures.
     fn report(&self) -> String {
-        let clients: Vec<_> = self
-            .clients
-            .iter()
-            .map(|c| (c.is_ready(), c.welcomes.len(), c.losses.len(), c.failed.clone()))
-            .collect();
+        let clients: Vec<_> =
+            self.clients.iter().map(|c| (c.is_ready(), c.welcomes.len(), c.losses.len(), c.failed.clone())).collect();
         format!(
             "at {:?}, {} steps, {} datagrams, host holds {} connections, clients (ready, welcomes, losses, failed) {clients:?}",
             self.age(),
@@ -362,7 +354,10 @@ impl World {
     /// If one was.
     pub fn check_nothing_leaked(&self) {
         for stream in self.raws.iter().flat_map(RawEnd::streams) {
-            assert!(!stream.bytes.windows(OUTSIDE.len()).any(|window| window == OUTSIDE), "what is outside stays there");
+            assert!(
+                !stream.bytes.windows(OUTSIDE.len()).any(|window| window == OUTSIDE),
+                "what is outside stays there"
+            );
         }
     }
 }
