@@ -84,3 +84,19 @@ impl<M> Drop for MailReceiver<M> {
         self.post.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mail_to_a_shard_that_is_gone_is_dropped() {
+        let (sender, receiver) = mailbox(4, Waker::new().unwrap());
+        let letter = Arc::new(());
+        sender.send(Arc::clone(&letter)).unwrap();
+        drop(receiver);
+        assert_eq!(Arc::strong_count(&letter), 1, "what waited is dropped");
+        sender.send(Arc::clone(&letter)).unwrap();
+        assert_eq!(Arc::strong_count(&letter), 1, "and so is what comes later");
+    }
+}
