@@ -19,8 +19,8 @@ use crate::remote::{self, Context, Destination};
 /// Time between two lines of progress where no terminal shows a bar.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Names of skipped files that are printed; `--json` lists all.
-const SKIPPED_SHOWN_MAX: usize = 20;
+/// Names of skipped files, and of failed ones, that are printed; `--json` lists all.
+const NAMES_SHOWN_MAX: usize = 20;
 
 /// Runs `get`.
 ///
@@ -58,14 +58,21 @@ fn finish(output: &Output, target: &OsStr, summary: &GetSummary) -> Result<Exit,
             bytes => format!(" ({} were here already)", HumanBytes(bytes)),
         }
     ));
-    for name in summary.skipped.iter().take(SKIPPED_SHOWN_MAX) {
-        output.tell(&format!("skipped {}", quote::text(name)));
+    tell_names(output, "skipped", &summary.skipped);
+    tell_names(output, "failed", &summary.failed);
+    match summary.failed.len() {
+        0 => Ok(Exit::Ok),
+        count => Err(Failure::failed(format!("{count} files were not copied; the same command tries them again"))),
     }
-    if summary.skipped.len() > SKIPPED_SHOWN_MAX {
-        let more = summary.skipped.len() - SKIPPED_SHOWN_MAX;
-        output.tell(&format!("skipped {more} more"));
+}
+
+fn tell_names(output: &Output, what: &str, names: &[String]) {
+    for name in names.iter().take(NAMES_SHOWN_MAX) {
+        output.tell(&format!("{what} {}", quote::text(name)));
     }
-    Ok(Exit::Ok)
+    if names.len() > NAMES_SHOWN_MAX {
+        output.tell(&format!("{what} {} more", names.len() - NAMES_SHOWN_MAX));
+    }
 }
 
 /// Progress as a bar, as lines at intervals, or as events.
