@@ -15,4 +15,11 @@
 //! datagram's fate, delays of disks and workers, and what the scenario draws. What it does not: TLS keys, connection ids
 //! and the PAKE's shares are random in each run, as they must be. Fates are drawn by count and length alone, never by
 //! content, so that a seed meets the same network whatever the keys are.
+//!
+//! # End to end
+//!
+//! [`e2e`] runs the real program over two network namespaces and a real FUSE mount, as root; it is built first
+//! (`cargo build --release -p cli`, which `cargo xtask test` does).
+
+pub mod e2e;
 pub mod sim;
