@@ -55,7 +55,7 @@ enum State {
     Down { retry_at: Instant },
     Dialing { conn: ConnId, give_up_at: Instant },
     Proving { conn: ConnId, give_up_at: Instant, proof: Box<Proof> },
-    Ready { conn: ConnId },
+    Ready { conn: ConnId, since: Instant },
     Over(ClientError),
 }
 
@@ -105,7 +105,7 @@ impl Client {
     /// The connection in use, for its statistics.
     pub fn connection(&self) -> Option<ConnId> {
         match self.state {
-            State::Dialing { conn, .. } | State::Proving { conn, .. } | State::Ready { conn } => Some(conn),
+            State::Dialing { conn, .. } | State::Proving { conn, .. } | State::Ready { conn, .. } => Some(conn),
             State::Down { .. } | State::Over(_) => None,
         }
     }
@@ -133,6 +133,7 @@ impl Client {
                 let error = CallError::Over(error.clone());
                 self.finish(call, Err(error));
             }
+            _ if self.calls.is_path_too_long(call) => self.finish(call, Err(CallError::Errno(libc::ENAMETOOLONG))),
             _ if self.calls.len() > CALLS_MAX => self.finish(call, Err(CallError::Busy)),
             _ if self.is_long_down(now) => self.finish(call, Err(CallError::HostDown)),
             _ => {
@@ -145,21 +146,28 @@ impl Client {
 
     /// Tells the host that an open file is not needed any more. Nothing answers.
     pub fn close_file(&mut self, node: &mut Node, file: FileKey) {
-        if let Some(handle) = self.calls.remove_file(file)
-            && let (State::Ready { conn }, Some(control)) = (&self.state, self.control)
-        {
-            let conn = *conn;
-            self.write(node, conn, control, wire::encode(&Control::Close { handle }));
+        self.calls.close_file(file);
+        self.send_closes(node);
+    }
+
+    /// Tells the host of the open files that nobody needs any more.
+    fn send_closes(&mut self, node: &mut Node) {
+        while let Some(handle) = self.calls.pop_closed() {
+            if let (State::Ready { conn, .. }, Some(control)) = (&self.state, self.control) {
+                let conn = *conn;
+                self.write(node, conn, control, wire::encode(&Control::Close { handle }));
+            }
         }
     }
 
     /// Gives up a call: its answer is not wanted any more.
     pub fn cancel(&mut self, node: &mut Node, call: CallId) {
         if let Some(Call { stage: Stage::Sent { stream, .. }, .. }) = self.calls.remove(call)
-            && let State::Ready { conn } = self.state
+            && let State::Ready { conn, .. } = self.state
         {
             self.abandon(node, conn, stream);
         }
+        self.send_closes(node);
     }
 
     /// Says goodbye to the host; every waiting call ends with [`CallError::Cancelled`].
@@ -187,7 +195,7 @@ impl Client {
                 Some(&Stage::Sent { stream, .. }) => Some(stream),
                 _ => None,
             };
-            if let (Some(stream), State::Ready { conn }) = (stream, &self.state) {
+            if let (Some(stream), State::Ready { conn, .. }) = (stream, &self.state) {
                 let conn = *conn;
                 self.abandon(node, conn, stream);
             }
@@ -253,7 +261,9 @@ impl Client {
             return;
         }
         let Some(mut connection) = node.connection(conn) else { return };
-        let stream = connection.open().expect("a fresh connection allows streams");
+        let Some(stream) = connection.open() else {
+            return self.drop_connection(now, node, conn, "the host allows no streams");
+        };
         let proof = Proof::new(peer, self.options.key, connection.exporter(), trusted);
         self.control = Some(stream);
         let hello = proof.hello(&self.options.device);
@@ -280,7 +290,16 @@ impl Client {
         match proof.handle_bytes(&bytes, self.options.code.as_ref()) {
             Ok(steps) => {
                 for step in steps {
-                    self.apply(node, conn, stream, step);
+                    self.apply(now, node, conn, stream, step);
+                }
+            }
+            // A host that knows us and cannot have us now says when to come again.
+            Err(ClientError::Refused(wire::Refusal::Full | wire::Refusal::TooManyAttempts, wait))
+                if self.pinned.is_some() =>
+            {
+                self.drop_connection(now, node, conn, "the host is overloaded");
+                if let State::Down { retry_at } = &mut self.state {
+                    *retry_at = (*retry_at).max(now + wait);
                 }
             }
             Err(error) => self.close_and_give_up(now, node, conn, error),
@@ -292,7 +311,7 @@ impl Client {
         }
     }
 
-    fn apply(&mut self, node: &mut Node, conn: ConnId, stream: StreamId, step: Step) {
+    fn apply(&mut self, now: Instant, node: &mut Node, conn: ConnId, stream: StreamId, step: Step) {
         match step {
             Step::Send(message) => self.write(node, conn, stream, wire::encode(&message)),
             Step::Welcomed { host, share, root, enrolled } => {
@@ -300,9 +319,8 @@ impl Client {
                 let key = proof.host();
                 let again = self.pinned.replace(key).is_some();
                 self.options.trusted.push(key);
-                self.state = State::Ready { conn };
+                self.state = State::Ready { conn, since: now };
                 self.down_since = None;
-                self.retry_pause = RETRY_PAUSE_MIN;
                 let address = node.connection(conn).map_or(self.options.addresses[0], |c| c.remote());
                 self.outputs.push_back(Output::Ready(Box::new(Welcome {
                     host,
@@ -324,6 +342,12 @@ impl Client {
             connection.close(now, code::PROTOCOL, "protocol error");
         }
         self.on_lost(now, format!("the host broke the protocol: {what}"));
+    }
+
+    /// The host's answer to one call is none: that call ends with it, or it would be asked again for ever.
+    fn on_bad_answer(&mut self, now: Instant, node: &mut Node, conn: ConnId, call: CallId, what: &str) {
+        self.finish(call, Err(CallError::Errno(libc::EPROTO)));
+        self.on_protocol_error(now, node, conn, what);
     }
 
     fn drop_connection(&mut self, now: Instant, node: &mut Node, conn: ConnId, why: &str) {
@@ -350,7 +374,12 @@ impl Client {
     /// The connection is gone: what was asked waits for the next one.
     fn on_lost(&mut self, now: Instant, reason: String) {
         let was_ready = self.is_ready();
-        self.state = State::Down { retry_at: now + if was_ready { Duration::ZERO } else { self.next_pause() } };
+        // At once after a connection that stood; ever more slowly when each is lost as soon as it is made.
+        let stood = matches!(self.state, State::Ready { since, .. } if since + RETRY_PAUSE_MAX <= now);
+        if stood {
+            self.retry_pause = RETRY_PAUSE_MIN;
+        }
+        self.state = State::Down { retry_at: now + if stood { Duration::ZERO } else { self.next_pause() } };
         self.control = None;
         self.unsent.clear();
         self.calls.on_lost();
@@ -399,7 +428,8 @@ impl Client {
 
     /// Sends waiting calls as far as streams go; reads of files without a handle open them first.
     fn send_waiting(&mut self, node: &mut Node) {
-        let State::Ready { conn } = self.state else { return };
+        self.send_closes(node);
+        let State::Ready { conn, .. } = self.state else { return };
         while let Some(id) = self.calls.front_waiting() {
             let request = match self.calls.request_for(id) {
                 call::Ready::Request(request) => request,
@@ -463,6 +493,7 @@ impl Client {
         let Some(mut connection) = node.connection(conn) else { return };
         let (call, outputs) = (self.calls.get_mut(id), &mut self.outputs);
         call.heard(now);
+        let data_max = call.data_max();
         let Stage::Sent { frames, data_left, .. } = &mut call.stage else { return };
 
         // The head: one frame, which may bring the data's first bytes with it.
@@ -479,26 +510,29 @@ impl Client {
                     Ok(Some(response)) => {
                         let rest = heads.take_rest();
                         *data_left = call::data_behind(&response);
+                        if *data_left > data_max {
+                            return self.on_bad_answer(now, node, conn, id, "more data than was asked for");
+                        }
                         if let Some(begin) = call::begin(id, &response) {
                             outputs.push_back(begin);
                         }
                         call.head = Some(response);
                         if !rest.is_empty() {
                             let Some(left) = data_left.checked_sub(rest.len() as u64) else {
-                                return self.on_protocol_error(now, node, conn, "more data than announced");
+                                return self.on_bad_answer(now, node, conn, id, "more data than announced");
                             };
                             *data_left = left;
                             outputs.push_back(Output::Data { call: id, bytes: rest });
                         }
                         break ReadOutcome::Blocked;
                     }
-                    Err(error) => return self.on_protocol_error(now, node, conn, &error.to_string()),
+                    Err(error) => return self.on_bad_answer(now, node, conn, id, &error.to_string()),
                 }
             };
             if call.head.is_none() {
                 match end {
                     ReadOutcome::Reset(code) => self.on_reset(node, id, code),
-                    ReadOutcome::Finished => self.on_protocol_error(now, node, conn, "an empty answer"),
+                    ReadOutcome::Finished => self.on_bad_answer(now, node, conn, id, "an empty answer"),
                     ReadOutcome::Blocked | ReadOutcome::Bytes(_) => *frames = Some(heads),
                 }
                 return;
@@ -516,9 +550,9 @@ impl Client {
         });
         let short = *data_left > 0;
         match end {
-            _ if overrun => self.on_protocol_error(now, node, conn, "more data than announced"),
+            _ if overrun => self.on_bad_answer(now, node, conn, id, "more data than announced"),
             Ok(Some(ReadOutcome::Finished)) if short => {
-                self.on_protocol_error(now, node, conn, "less data than announced")
+                self.on_bad_answer(now, node, conn, id, "less data than announced");
             }
             Ok(Some(ReadOutcome::Finished)) => self.on_answered(node, id),
             Ok(Some(ReadOutcome::Reset(code))) => self.on_reset(node, id, code),

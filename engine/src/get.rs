@@ -157,6 +157,9 @@ impl Get<'_> {
             }
             match self.replies.recv_timeout(CANCEL_POLL) {
                 Ok(reply) => self.on_reply(reply)?,
+                Err(RecvTimeoutError::Timeout) if self.remote.has_ended() && self.replies.is_empty() => {
+                    return Err(EngineError::new(ErrorKind::Failed, "the client's shard ended; please report it"));
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => unreachable!("we hold a sender ourselves"),
             }

@@ -135,7 +135,14 @@ impl HostService {
     fn on_closed(&mut self, conn: ConnId, reason: &str) {
         let Some(session) = self.sessions.remove(&conn) else { return };
         session.on_closed(&self.shared, reason);
-        self.reads.retain(|read| self.read_owners.get(&read.token).is_none_or(|(owner, _)| *owner != conn));
+        let owners = &mut self.read_owners;
+        self.reads.retain(|read| {
+            let keep = owners.get(&read.token).is_none_or(|(owner, _)| *owner != conn);
+            if !keep {
+                owners.remove(&read.token);
+            }
+            keep
+        });
         // Reads already in the ring come back to nobody and are dropped then.
     }
 }

@@ -10,6 +10,8 @@ use std::thread::{self, JoinHandle};
 
 /// Threads of the pool: enough that a few slow disk accesses do not hold everybody up.
 const WORKERS: usize = 4;
+/// Threads that hash: their jobs take seconds, and must not stand before what takes microseconds.
+const HASHERS: usize = 2;
 /// Jobs one shard may have at the pool; its mailbox has room for all their answers.
 pub(crate) const JOBS_PER_SHARD_MAX: usize = 1_024;
 /// Jobs that may wait for a worker, of all shards together.
@@ -23,7 +25,7 @@ struct Order {
 
 /// The pool. Dropping it, once every [`PoolJobs`] is gone, ends the threads.
 pub(crate) struct Pool {
-    orders: Option<Sender<Order>>,
+    orders: Option<Lanes>,
     workers: Vec<JoinHandle<()>>,
 }
 
@@ -33,13 +35,16 @@ impl Pool {
     /// # Errors
     /// When the system gives none.
     pub(crate) fn start() -> io::Result<Self> {
-        let (orders, queue) = bounded::<Order>(JOBS_WAITING_MAX);
-        let mut workers = Vec::with_capacity(WORKERS);
-        for index in 0..WORKERS {
-            let queue = queue.clone();
-            workers.push(thread::Builder::new().name(format!("worker-{index}")).spawn(move || work(&queue))?);
+        let (quick, quick_queue) = bounded::<Order>(JOBS_WAITING_MAX);
+        let (hashes, hash_queue) = bounded::<Order>(JOBS_WAITING_MAX);
+        let mut workers = Vec::with_capacity(WORKERS + HASHERS);
+        for (name, count, queue) in [("worker", WORKERS, quick_queue), ("hasher", HASHERS, hash_queue)] {
+            for index in 0..count {
+                let queue = queue.clone();
+                workers.push(thread::Builder::new().name(format!("{name}-{index}")).spawn(move || work(&queue))?);
+            }
         }
-        Ok(Self { orders: Some(orders), workers })
+        Ok(Self { orders: Some(Lanes { quick, hashes }), workers })
     }
 
     /// A shard's way in.
@@ -50,7 +55,14 @@ impl Pool {
 
 /// A shard's way to the pool, before it knows the way back.
 pub(crate) struct PoolEntry {
-    orders: Sender<Order>,
+    orders: Lanes,
+}
+
+/// Where orders wait: what is done at once, and what takes its time.
+#[derive(Clone)]
+struct Lanes {
+    quick: Sender<Order>,
+    hashes: Sender<Order>,
 }
 
 impl PoolEntry {
@@ -84,7 +96,7 @@ fn work(queue: &Receiver<Order>) {
 
 /// One shard's way to the pool and back.
 pub(crate) struct PoolJobs {
-    orders: Sender<Order>,
+    orders: Lanes,
     answer: MailSender<HostMail>,
     in_flight: Arc<AtomicUsize>,
 }
@@ -95,8 +107,9 @@ impl Jobs for PoolJobs {
             return Err(Box::new(job));
         }
         self.in_flight.fetch_add(1, Ordering::Relaxed);
+        let lane = if job.is_hash() { &self.orders.hashes } else { &self.orders.quick };
         let order = Order { job, answer: self.answer.clone(), in_flight: Arc::clone(&self.in_flight) };
-        self.orders.try_send(order).map_err(|error| {
+        lane.try_send(order).map_err(|error| {
             self.in_flight.fetch_sub(1, Ordering::Relaxed);
             match error {
                 TrySendError::Full(order) | TrySendError::Disconnected(order) => Box::new(order.job),

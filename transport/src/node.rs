@@ -150,7 +150,7 @@ impl Node {
             .max_udp_payload_size(MTU_MAX_BYTES.max(tuning.mtu_max_bytes))
             .expect("the largest datagram exceeds QUIC's minimum")
             .rng_seed(seed);
-        let transport = Arc::new(tuning.transport_config());
+        let transport = Arc::new(tuning.transport_config(role));
         let (client, server) = match role {
             Role::Client => {
                 let tls = QuicClientConfig::try_from(identity.client_config()?)

@@ -2,15 +2,21 @@
 //!
 //! Each constant says what it bounds and how it was chosen; `docs/design/0004-transport-numbers.md` has the figures.
 
+use crate::node::Role;
 use quinn_proto::congestion::CubicConfig;
 use quinn_proto::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Flow-control window of one stream, in bytes: 10 Gbit/s x 10 ms is 12.5 MB, doubled so that a window update is never awaited.
+/// Flow-control window of one stream towards a client, in bytes: 10 Gbit/s x 10 ms is 12.5 MB, doubled so that a window update is never awaited.
 pub const STREAM_WINDOW_BYTES: u32 = 32 << 20;
-/// Flow-control window of one connection, in bytes: two full streams, which also bounds what a peer can make us hold.
+/// Flow-control window of one connection towards a client, in bytes: two full streams, which also bounds what a peer can make us hold.
 pub const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
+/// Flow-control window of a stream towards a host, in bytes: a request is at most 17 KiB. What a stranger can make a
+/// host hold is bounded by it.
+pub const HOST_STREAM_WINDOW_BYTES: u32 = 64 << 10;
+/// Flow-control window of a connection towards a host, in bytes: every stream's request at once.
+pub const HOST_CONNECTION_WINDOW_BYTES: u32 = STREAMS_MAX * (20 << 10);
 /// Bytes one connection may have written and not acknowledged: one bandwidth-delay product of 10 Gbit/s x 10 ms plus slack
 /// for whole chunks, which stay counted until their last byte is acknowledged.
 pub const SEND_WINDOW_BYTES: u64 = 24 << 20;
@@ -68,7 +74,11 @@ impl Default for Tuning {
 
 impl Tuning {
     /// Builds quinn-proto's configuration from these numbers.
-    pub(crate) fn transport_config(&self) -> TransportConfig {
+    pub(crate) fn transport_config(&self, role: Role) -> TransportConfig {
+        let (stream_window_bytes, connection_window_bytes) = match role {
+            Role::Client => (STREAM_WINDOW_BYTES, CONNECTION_WINDOW_BYTES),
+            Role::Host => (HOST_STREAM_WINDOW_BYTES, HOST_CONNECTION_WINDOW_BYTES),
+        };
         let mut discovery = MtuDiscoveryConfig::default();
         discovery.upper_bound(self.mtu_max_bytes);
         let mut acks = AckFrequencyConfig::default();
@@ -81,8 +91,8 @@ impl Tuning {
 
         let mut config = TransportConfig::default();
         config
-            .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
-            .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
+            .stream_receive_window(VarInt::from_u32(stream_window_bytes))
+            .receive_window(VarInt::from_u32(connection_window_bytes))
             .send_window(SEND_WINDOW_BYTES)
             .send_fairness(false)
             .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))

@@ -215,7 +215,10 @@ impl Tree {
         inode.seen.at = Some(now);
         inode.seen.is_whole = false;
         inode.cached_version = None;
-        self.files.set_contents(&inode.handles, version, size);
+        // The kernel believes the size it was told until it asks again. A read that ends where a truncated file now does
+        // would be filled up with zeros to that size, so open files keep it, and such reads fail instead.
+        let told = inode.handles.first().and_then(|&fh| self.files.get(fh)).map_or(0, |file| file.size);
+        self.files.set_contents(&inode.handles, version, size.max(told));
         self.notify(ino, NoticeScope::Attr);
     }
 

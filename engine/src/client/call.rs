@@ -5,10 +5,12 @@ use slab::Slab;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 use transport::StreamId;
-use transport::wire::{FileId, Frames, Request, Response};
+use transport::wire::{FileId, Frames, PATH_BYTES_MAX, Request, Response};
 
 /// Longest a call waits for a host that is heard but does not answer: a disk that spins up, a busy server.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
+/// Slowest a host is taken to hash at, bytes a second: a spinning disk that serves others too.
+const HASH_BYTES_PER_S_MIN: u64 = 5 << 20;
 /// How soon such a call is looked at again.
 const ANSWER_RECHECK: Duration = Duration::from_secs(1);
 
@@ -87,6 +89,16 @@ enum Purpose {
     Reopen(FileKey),
 }
 
+impl Purpose {
+    /// The open file the call speaks of.
+    fn file(&self) -> Option<FileKey> {
+        match self {
+            Self::Owner(Ask::Read { file, .. } | Ask::Hash { file, .. }) | Self::Reopen(file) => Some(*file),
+            Self::Owner(_) => None,
+        }
+    }
+}
+
 pub(super) enum Stage {
     Waiting,
     Sent {
@@ -109,6 +121,25 @@ pub(super) struct Call {
 }
 
 impl Call {
+    /// The most data that may follow an answer to this call.
+    pub(super) fn data_max(&self) -> u64 {
+        match &self.purpose {
+            Purpose::Owner(Ask::Read { length, .. }) => *length,
+            Purpose::Owner(Ask::Open { inline_max, .. }) => u64::from(*inline_max),
+            Purpose::Owner(_) | Purpose::Reopen(_) => 0,
+        }
+    }
+
+    /// How long a host that is heard may take over it.
+    fn patience(&self) -> Duration {
+        match self.purpose {
+            Purpose::Owner(Ask::Hash { length, .. }) => {
+                ANSWER_PATIENCE + Duration::from_secs(length / HASH_BYTES_PER_S_MIN)
+            }
+            _ => ANSWER_PATIENCE,
+        }
+    }
+
     pub(super) fn heard(&mut self, now: Instant) {
         self.heard_at = now;
     }
@@ -122,6 +153,10 @@ struct OpenFile {
     handle: Option<u64>,
     /// Reads that wait for the file to be opened anew; `Some` while that is under way.
     reopening: Option<Vec<CallId>>,
+    /// Calls that speak of the file. One may serve readers of another open file of the same bytes, so a file that is
+    /// closed meanwhile stays until the last has ended.
+    calls: u32,
+    closing: bool,
 }
 
 /// What stands between a call and its request.
@@ -138,6 +173,8 @@ pub(super) struct Calls {
     waiting: VecDeque<CallId>,
     streams: BTreeMap<StreamId, CallId>,
     deadlines: BTreeSet<(Instant, CallId)>,
+    /// Handles the host is to be told of.
+    closed: VecDeque<u64>,
     serial_next: u64,
 }
 
@@ -191,7 +228,25 @@ impl Calls {
         if let Stage::Sent { stream, .. } = call.stage {
             self.streams.remove(&stream);
         }
+        if let Some(file) = call.purpose.file()
+            && let Some(open) = self.file_mut(file)
+        {
+            open.calls -= 1;
+            if open.calls == 0 && open.closing {
+                self.forget_file(file);
+            }
+        }
         Some(call)
+    }
+
+    /// A path that no host resolves, and that a request has no room for.
+    pub(super) fn is_path_too_long(&self, id: CallId) -> bool {
+        self.find(id).is_some_and(|call| match &call.purpose {
+            Purpose::Owner(
+                Ask::Attr { path } | Ask::List { path, .. } | Ask::Readlink { path } | Ask::Open { path, .. },
+            ) => path.len() > PATH_BYTES_MAX,
+            Purpose::Owner(_) | Purpose::Reopen(_) => false,
+        })
     }
 
     pub(super) fn enqueue(&mut self, id: CallId) {
@@ -302,7 +357,7 @@ impl Calls {
                 return None;
             }
             let call = self.get_mut(id);
-            let slow = connected && matches!(call.stage, Stage::Sent { .. }) && call.created_at + ANSWER_PATIENCE > now;
+            let slow = connected && matches!(call.stage, Stage::Sent { .. }) && call.created_at + call.patience() > now;
             let later = if call.heard_at + timeout > now {
                 call.heard_at + timeout
             } else if slow {
@@ -321,15 +376,34 @@ impl Calls {
         self.files.get(key.index).filter(|open| open.serial == key.serial)
     }
 
-    /// Forgets a file; the host's handle for it, if it has one now, is to be closed.
-    pub(super) fn remove_file(&mut self, key: FileKey) -> Option<u64> {
-        self.file(key)?;
-        self.files.remove(key.index).handle
+    fn file_mut(&mut self, key: FileKey) -> Option<&mut OpenFile> {
+        self.files.get_mut(key.index).filter(|open| open.serial == key.serial)
+    }
+
+    /// Forgets a file, once the last call that speaks of it has ended.
+    pub(super) fn close_file(&mut self, key: FileKey) {
+        let Some(open) = self.file_mut(key) else { return };
+        open.closing = true;
+        if open.calls == 0 {
+            self.forget_file(key);
+        }
+    }
+
+    fn forget_file(&mut self, key: FileKey) {
+        self.closed.extend(self.files.remove(key.index).handle);
+    }
+
+    /// The next handle the host need not keep.
+    pub(super) fn pop_closed(&mut self) -> Option<u64> {
+        self.closed.pop_front()
     }
 
     fn insert_file(&mut self, path: Vec<u8>, id: FileId, handle: Option<u64>) -> FileKey {
         let serial = self.serial();
-        FileKey { index: self.files.insert(OpenFile { serial, path, id, handle, reopening: None }), serial }
+        FileKey {
+            index: self.files.insert(OpenFile { serial, path, id, handle, reopening: None, calls: 0, closing: false }),
+            serial,
+        }
     }
 
     /// Makes the answer of a call out of the head that came.

@@ -81,6 +81,11 @@ pub struct JobDone {
 }
 
 impl Job {
+    /// True for work that takes as long as its bytes take to read.
+    pub(crate) fn is_hash(&self) -> bool {
+        matches!(self.work, Work::Hash { .. })
+    }
+
     /// Does the work; may wait for disks and locks.
     pub fn perform(self) -> JobDone {
         let outcome = perform(&self.shared, &self.work, Blocking::Allowed).unwrap_or_else(failed);

@@ -84,18 +84,28 @@ impl Supervisor {
 
 /// Waits for every shard; when one fails the others are ended too, for connections are steered to all of them.
 fn join_shards(shards: Vec<JoinHandle<std::io::Result<()>>>, mail: &[MailSender<HostMail>]) -> Result<(), EngineError> {
+    // Each is waited for by a thread of its own, for any may be the first to fail.
+    let (ended, ends) = bounded(shards.len());
     let mut result = Ok(());
-    for shard in shards {
-        let ended = match shard.join() {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(EngineError::new(ErrorKind::Failed, "a shard lost its socket").caused_by(error)),
-            Err(_) => Err(EngineError::new(ErrorKind::Failed, "a shard panicked; please report it")),
-        };
-        if result.is_ok() && ended.is_err() {
-            tell_all(mail, || HostMail::Shutdown);
-            result = ended;
+    thread::scope(|scope| {
+        let count = shards.len();
+        for shard in shards {
+            let ended = ended.clone();
+            // The channel has room for every end.
+            scope.spawn(move || ended.send(shard.join()));
         }
-    }
+        for end in ends.iter().take(count) {
+            let end = match end {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(error)) => Err(EngineError::new(ErrorKind::Failed, "a shard lost its socket").caused_by(error)),
+                Err(_) => Err(EngineError::new(ErrorKind::Failed, "a shard panicked; please report it")),
+            };
+            if result.is_ok() && end.is_err() {
+                tell_all(mail, || HostMail::Shutdown);
+                result = end;
+            }
+        }
+    });
     result
 }
 
@@ -243,7 +253,15 @@ pub fn start_host(options: HostOptions) -> Result<(HostHandle, Receiver<ServiceE
         }
     }
     let report = Report { path: folder.clone(), address, shards: shards.get(), kind };
-    let status = start_status(&options, report, &shared, &mail)?;
+    let status = match start_status(&options, report, &shared, &mail) {
+        Ok(status) => status,
+        Err(error) => {
+            tell_all(&mail, || HostMail::Shutdown);
+            // As above.
+            let _ = join_shards(running, &mail);
+            return Err(error);
+        }
+    };
     shared.tell(ServiceEvent::HostStarted {
         path: folder,
         address,

@@ -284,6 +284,11 @@ impl Remote {
         result
     }
 
+    /// True when no ask will be answered any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.shard.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     /// Sends an ask whose answer goes to `reply`.
     pub(crate) fn submit(&self, ask: Ask, tag: u64, reply: &Sender<Reply>) {
         self.shard.post(RemoteMail::Ask { ask, tag, discard: false, reply: reply.clone() });

@@ -20,7 +20,7 @@ use rustix::io::Errno;
 
 use super::attr::{Attr, FileId, FileKind, device, statx_fd};
 use super::error::FsError;
-use super::path::RelPath;
+use super::path::{COMPONENT_BYTES_MAX, RelPath};
 use super::tree::{Blocking, Share};
 
 /// What one entry costs of [`ListLimit::bytes`] beside its name: attributes and cookie, generously.
@@ -98,6 +98,11 @@ impl Share {
                 return Ok(Page { entries, end: false });
             }
             let name = stream.take();
+            // Some file systems count characters: a name of more bytes than the wire carries cannot be asked for either.
+            if name.name.len() > COMPONENT_BYTES_MAX {
+                tracing::warn!(name = %name.name.escape_ascii(), "not listed: the name is too long");
+                continue;
+            }
             if let Some(entry) = self.entry(stream.fd.as_fd(), name)? {
                 room = room.saturating_sub(cost);
                 stream.position = entry.cookie;
