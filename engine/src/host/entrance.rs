@@ -226,7 +226,8 @@ impl Entrance {
 
     fn refuse(&mut self, context: &Context<'_>, reason: Refusal, retry_after: Duration, acts: &mut Vec<Act>) {
         self.stage = Stage::Refused;
-        let retry_after_ms = u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX);
+        // Rounded up: who waits as long as told is not too early.
+        let retry_after_ms = u32::try_from(retry_after.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX);
         acts.push(Act::Send(Control::Refused { reason, retry_after_ms }));
         let reason = match reason {
             Refusal::WrongCode => "wrong join code",

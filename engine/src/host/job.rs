@@ -138,9 +138,11 @@ fn perform(shared: &HostShared, work: &Work, blocking: Blocking) -> Result<Outco
         }
         Work::Hash { file, offset, length, cancel } => {
             let size = file.attr()?.size;
-            let end = offset.saturating_add(*length).min(size).max(*offset);
-            let hash = blake3_of(file, *offset..end, cancel)?;
-            Response::Hash { hash, length: end - offset }
+            // Behind the end of the file there is nothing, whose hash is well known; as with reads, that is no error.
+            let end = offset.saturating_add(*length).min(size);
+            let start = end.min(*offset);
+            let hash = blake3_of(file, start..end, cancel)?;
+            Response::Hash { hash, length: end - start }
         }
         Work::StatFs => {
             let s = share.statfs()?;
