@@ -24,7 +24,7 @@ pub fn content(name: &str, size: usize) -> Vec<u8> {
     static POOL: OnceLock<Vec<u8>> = OnceLock::new();
     let pool = POOL.get_or_init(|| {
         let mut rng = Rng::new(42);
-        (0..(5 << 20) / 8).flat_map(|_| rng.next().to_le_bytes()).collect()
+        (0..(5 << 20) / 8).flat_map(|_| rng.bits().to_le_bytes()).collect()
     });
     let shift = name.bytes().fold(7usize, |sum, byte| (sum * 31 + usize::from(byte)) % (1 << 20));
     pool[shift..shift + size].to_vec()

@@ -13,7 +13,7 @@ impl Rng {
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -26,13 +26,13 @@ impl Rng {
     /// # Panics
     /// If `bound` is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
+        self.bits() % bound
     }
 
     /// True with probability `p`.
     pub fn chance(&mut self, p: f64) -> bool {
         // 53 bits are what a double holds exactly.
-        ((self.next() >> 11) as f64) < p * (1u64 << 53) as f64
+        ((self.bits() >> 11) as f64) < p * (1u64 << 53) as f64
     }
 
     /// A span from 0 up to `max`.
@@ -43,14 +43,14 @@ impl Rng {
 
     /// A generator of its own, so that one part's draws do not shift another's.
     pub fn fork(&mut self) -> Self {
-        Self(self.next())
+        Self(self.bits())
     }
 
     /// A seed for a node.
     pub fn node_seed(&mut self) -> [u8; 32] {
         let mut seed = [0; 32];
         for chunk in seed.chunks_exact_mut(8) {
-            chunk.copy_from_slice(&self.next().to_le_bytes());
+            chunk.copy_from_slice(&self.bits().to_le_bytes());
         }
         seed
     }

@@ -1,3 +1,8 @@
 //! The simulator's scenarios. How to replay a seed: the front page of the crate `tests`.
 
+mod change;
+mod entrance;
+mod fairness;
+mod hostile;
+mod outage;
 mod weather;

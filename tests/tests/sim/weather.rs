@@ -4,7 +4,7 @@ use engine::client::{Answer, Ask};
 use tests::sim::{Entry, Folder, Weather, World, WorldOptions, seeds};
 
 /// Seeds of a join and a tour of the folder, the large file left out: some 10 ms each.
-const TOURS: u64 = 600;
+const TOURS: u64 = 1_500;
 /// Seeds of 3 MiB through bad weather.
 const TRANSFERS: u64 = 100;
 
