@@ -15,8 +15,11 @@ use tests::on_both_backends;
 
 on_both_backends!(a_folder_of_odd_names_is_copied, an_interrupted_copy_goes_on);
 
-/// A file that takes long enough to be interrupted.
-const LARGE_BYTES: usize = 256 << 20;
+/// A file that takes seconds at [`SLOW`], so that something can happen meanwhile.
+const LARGE_BYTES: usize = 96 << 20;
+
+/// The rate of the link for that.
+const SLOW: &str = "400mbit";
 
 /// What `get` promises to take over: kinds it copies, contents, targets, times and the permissions below 0o1000.
 fn as_copied(mut snapshot: Snapshot) -> Snapshot {
@@ -87,6 +90,7 @@ fn a_folder_of_odd_names_is_copied(io: Io) {
 
 fn an_interrupted_copy_goes_on(io: Io) {
     let pair = Pair::hosting(io);
+    pair.limit_rate(SLOW);
     let original = content("large", LARGE_BYTES);
     fs::write(pair.share().join("large"), &original).unwrap();
     let copy = pair.directory().join("copy");
@@ -114,7 +118,8 @@ fn an_interrupted_copy_goes_on(io: Io) {
 #[test]
 fn a_file_that_changes_meanwhile_is_never_a_mixture() {
     let pair = Pair::hosting(Io::Uring);
-    let (old, new) = (content("old", LARGE_BYTES / 2), content("new", LARGE_BYTES / 2));
+    pair.limit_rate(SLOW);
+    let (old, new) = (content("old", LARGE_BYTES), content("new", LARGE_BYTES));
     let original = pair.share().join("file");
     let target = format!("{}:file", pair.target());
     for replace in [true, false] {

@@ -246,6 +246,17 @@ impl Pair {
         assert!(status.expect("ip runs").success(), "link {state}");
     }
 
+    /// Slows what the host sends down to a rate of tc(8), so that a copy takes long enough to be met half-way.
+    #[track_caller]
+    pub fn limit_rate(&self, rate: &str) {
+        let namespace = self.lab.namespace(End::Host);
+        let status = Command::new("tc")
+            .args(["-n", namespace, "qdisc", "replace", "dev", "veth0", "root", "tbf"])
+            .args(["rate", rate, "burst", "256kb", "latency", "50ms"])
+            .status();
+        assert!(status.expect("tc runs (package iproute2)").success(), "a rate of {rate}");
+    }
+
     /// What the services at one end say of themselves.
     #[track_caller]
     pub fn status(&self, end: End) -> Vec<Value> {
