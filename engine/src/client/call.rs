@@ -194,6 +194,9 @@ impl Calls {
 
     fn insert_with(&mut self, purpose: Purpose, now: Instant, deadline: Instant) -> CallId {
         let serial = self.serial();
+        if let Some(open) = purpose.file().and_then(|file| self.file_mut(file)) {
+            open.calls += 1;
+        }
         let call =
             Call { purpose, serial, created_at: now, heard_at: now, deadline, stage: Stage::Waiting, head: None };
         let id = CallId { index: self.calls.insert(call), serial };
