@@ -32,7 +32,7 @@
 //!   or wait for ever, and `/proc/self/mem` is this very process. Sharing such a file system itself
 //!   is refused by [`Share::open`].
 //!
-//! Read `path`, `attr`, `tree`, `listing`, then `file`, `mapping` and `fault`, which holds
+//! Read `path`, `attr`, `tree`, `listing`, then `file`, `windows`, `mapping` and `fault`, which holds
 //! the argument for mapped reads of files that shrink.
 
 pub mod attr;
@@ -47,6 +47,7 @@ mod listing;
 mod mapping;
 mod residency;
 mod tree;
+mod windows;
 
 pub use attr::{Attr, FileId, FileKind, Timestamp};
 pub use error::{FsError, ShareError};

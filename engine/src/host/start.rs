@@ -17,6 +17,7 @@ use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 use transport::tuning::Tuning;
 use transport::{Identity, Node, NodeOptions, Role};
 
@@ -28,6 +29,8 @@ const MAIL_MAX: usize = JOBS_PER_SHARD_MAX + 64;
 const SHARDS_MAX: u16 = 128;
 /// Times a notice is offered to a shard whose mailbox is full.
 const TELL_TRIES_MAX: usize = 100_000;
+/// How often maps of files that nobody reads any more are let go; one lives on for one to two of these.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 /// Addresses offered in a join link at most.
 const LINK_ADDRESSES_MAX: usize = 8;
 
@@ -73,7 +76,7 @@ struct Supervisor {
 impl Supervisor {
     /// Waits for the shards' end, then ends the rest and says so last.
     fn run(self) -> Result<(), EngineError> {
-        let result = join_shards(self.shards, &self.mail);
+        let result = join_shards(self.shards, &self.mail, &self.shared);
         drop(self.status);
         drop(self.pool);
         let reason = result.as_ref().err().map_or_else(|| "shut down".to_owned(), ToString::to_string);
@@ -82,8 +85,13 @@ impl Supervisor {
     }
 }
 
-/// Waits for every shard; when one fails the others are ended too, for connections are steered to all of them.
-fn join_shards(shards: Vec<JoinHandle<std::io::Result<()>>>, mail: &[MailSender<HostMail>]) -> Result<(), EngineError> {
+/// Waits for every shard, and sweeps the share meanwhile; when one shard fails the others are ended too, for connections
+/// are steered to all of them.
+fn join_shards(
+    shards: Vec<JoinHandle<std::io::Result<()>>>,
+    mail: &[MailSender<HostMail>],
+    shared: &HostShared,
+) -> Result<(), EngineError> {
     // Each is waited for by a thread of its own, for any may be the first to fail.
     let (ended, ends) = bounded(shards.len());
     let mut result = Ok(());
@@ -94,7 +102,13 @@ fn join_shards(shards: Vec<JoinHandle<std::io::Result<()>>>, mail: &[MailSender<
             // The channel has room for every end.
             scope.spawn(move || ended.send(shard.join()));
         }
-        for end in ends.iter().take(count) {
+        for _ in 0..count {
+            let end = loop {
+                match ends.recv_timeout(SWEEP_INTERVAL) {
+                    Ok(end) => break end,
+                    Err(_) => shared.share.sweep(),
+                }
+            };
             let end = match end {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(error)) => Err(EngineError::new(ErrorKind::Failed, "a shard lost its socket").caused_by(error)),
@@ -247,7 +261,7 @@ pub fn start_host(options: HostOptions) -> Result<(HostHandle, Receiver<ServiceE
             Err(error) => {
                 tell_all(&mail, || HostMail::Shutdown);
                 // What counts is why the host does not start.
-                let _ = join_shards(running, &mail);
+                let _ = join_shards(running, &mail, &shared);
                 return Err(error);
             }
         }
@@ -258,7 +272,7 @@ pub fn start_host(options: HostOptions) -> Result<(HostHandle, Receiver<ServiceE
         Err(error) => {
             tell_all(&mail, || HostMail::Shutdown);
             // As above.
-            let _ = join_shards(running, &mail);
+            let _ = join_shards(running, &mail, &shared);
             return Err(error);
         }
     };

@@ -3,33 +3,36 @@
 use std::fmt;
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 use super::attr::{Attr, FileId, size_now, statx_fd};
 use super::error::FsError;
-use super::mapping::{MAP_BYTES_MAX, MappedBytes, Mapping, window_at};
+use super::kernel_fs::has_true_inodes;
+use super::mapping::{MAP_BYTES_MAX, MappedBytes, Mapping};
 use super::residency::{Residency, residency};
-
-/// Mappings one open file keeps for its next reads, the latest used last. Four streams through one
-/// large file need no remapping; a mapping pushed out lives on until its last slice drops.
-const WINDOWS_KEPT_MAX: usize = 4;
+use super::windows::{InodeKey, Keeper, Windows};
 
 /// A regular file of the share, open for reading.
 ///
 /// Keeps reading the inode that was opened, whatever is renamed over its name. All calls take
-/// `&self` from any thread; the one lock is held for a few instructions, or for one mmap(2) when a
-/// window is new.
+/// `&self` from any thread; the lock of its own is held for a few instructions, that of the windows shared with others
+/// only when a read leaves the window of the last one.
 pub struct OpenFile {
     fd: Arc<OwnedFd>,
     id: FileId,
-    windows: Mutex<Vec<Arc<Mapping>>>,
+    inode: InodeKey,
+    keeper: Arc<Keeper>,
+    /// Found at the first mapped read.
+    windows: OnceLock<Arc<Windows>>,
+    /// The window of the last read.
+    window: Mutex<Option<Arc<Mapping>>>,
 }
 
 impl OpenFile {
-    pub(super) fn new(fd: OwnedFd, id: FileId) -> Self {
-        Self { fd: Arc::new(fd), id, windows: Mutex::default() }
+    pub(super) fn new(fd: OwnedFd, id: FileId, inode: InodeKey, keeper: Arc<Keeper>) -> Self {
+        Self { fd: Arc::new(fd), id, inode, keeper, windows: OnceLock::new(), window: Mutex::default() }
     }
 
     /// Which file.
@@ -114,22 +117,25 @@ impl OpenFile {
         Ok(MappedBytes::new(window, offset, end))
     }
 
-    /// A mapping that covers `offset..end`, kept or new.
+    /// A mapping that covers `offset..end`: the last one, or one of the file's.
     fn window(&self, offset: u64, end: u64, size: u64) -> Result<Arc<Mapping>, FsError> {
-        // The list is whole at every point a holder of the lock could panic.
-        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
-        windows.retain(|window| !window.is_torn());
-        if let Some(at) = windows.iter().position(|window| window.covers(offset, end)) {
-            windows[at..].rotate_left(1);
-        } else {
-            let start = window_at(offset);
-            windows.retain(|window| window.offset() != start); // outgrown
-            if windows.len() == WINDOWS_KEPT_MAX {
-                windows.remove(0);
-            }
-            windows.push(Arc::new(Mapping::new(self.fd(), start, end, size)?));
+        // Whole at every point: it is only ever replaced.
+        let mut current = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(window) = current.as_ref().filter(|window| window.covers(offset, end) && !window.is_torn()) {
+            return Ok(Arc::clone(window));
         }
-        Ok(Arc::clone(windows.last().expect("one was rotated or pushed to the end")))
+        // Let go of first, so that a torn or outgrown window can be unmapped.
+        *current = None;
+        let windows = self.windows.get_or_init(|| {
+            if has_true_inodes(&*self.fd) {
+                self.keeper.windows(self.inode, self.fd())
+            } else {
+                Arc::new(Windows::new(self.fd()))
+            }
+        });
+        let window = windows.lend(offset, end, size)?;
+        *current = Some(Arc::clone(&window));
+        Ok(window)
     }
 }
 

@@ -1,4 +1,5 @@
-//! Knows the file systems that the kernel makes up, whose files are not content.
+//! Tells file systems by their kind: those the kernel makes up, whose files are not content, and those whose inode
+//! numbers can be trusted.
 
 use std::os::fd::AsFd;
 
@@ -34,6 +35,24 @@ const KERNEL_MADE: [u32; 21] = [
     0x6759_6969, // rpc_pipefs
     0x6e66_7364, // nfsd
 ];
+
+/// File systems of one machine that give no two files of a device one inode number at a time.
+///
+/// Not among them: FUSE and network file systems, whose servers number as they please, and overlayfs, where the number
+/// may stand for a file of the layer above or below.
+const TRUE_INODES: [u32; 6] = [
+    0x0102_1994, // tmpfs
+    0xef53,      // ext2, ext3, ext4
+    0x5846_5342, // xfs
+    0x9123_683e, // btrfs
+    0xf2f5_2010, // f2fs
+    0xca45_1a4e, // bcachefs
+];
+
+/// Whether device and inode number name one file there, as long as it is held open.
+pub(super) fn has_true_inodes(fd: impl AsFd) -> bool {
+    magic(fd).is_ok_and(|magic| TRUE_INODES.contains(&magic))
+}
 
 /// Whether files there are windows into the kernel rather than stored bytes.
 pub(super) fn is_kernel_made(fd: impl AsFd) -> Result<bool, FsError> {

@@ -10,7 +10,7 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
@@ -32,6 +32,9 @@ const WINDOW_BYTES: u64 = WINDOW_STRIDE_BYTES + MAP_BYTES_MAX as u64;
 /// for one.
 const WINDOW_BYTES_MIN: u64 = 2 << 20;
 
+/// Unit in which a mapping remembers what was populated: the host's segment.
+const POPULATED_UNIT_BYTES: u64 = 1 << 20;
+
 /// Multiple of every page size of Linux, for lengths cut to a file's end.
 const PAGE_BYTES_MAX: u64 = 64 << 10;
 
@@ -51,6 +54,8 @@ pub struct Mapping {
     watch: Watch,
     region: Region,
     offset: u64,
+    /// A bit for each [`POPULATED_UNIT_BYTES`] whose page table was filled once.
+    populated: Box<[AtomicU64]>,
     file: Arc<OwnedFd>,
 }
 
@@ -74,7 +79,9 @@ impl Mapping {
             tracing::debug!(%error, "not mapped, to be read through buffers");
             FsError::UNMAPPABLE
         })?;
-        Ok(Self { watch, region, offset, file })
+        let units = (region.len as u64).div_ceil(POPULATED_UNIT_BYTES);
+        let populated = (0..units.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        Ok(Self { watch, region, offset, populated, file })
     }
 
     /// Whether bytes copied out of this mapping up to file offset `end` are bytes of the file.
@@ -97,6 +104,27 @@ impl Mapping {
     /// File offset of the first byte.
     pub(super) fn offset(&self) -> u64 {
         self.offset
+    }
+
+    /// The unit that starts at or holds `at`, a distance into the mapping: its word and its bit there.
+    fn unit(&self, at: u64) -> (&AtomicU64, u64) {
+        let unit = at / POPULATED_UNIT_BYTES;
+        (&self.populated[usize::try_from(unit / 64).expect("within a mapping")], 1 << (unit % 64))
+    }
+
+    fn is_populated(&self, from: u64, to: u64) -> bool {
+        (from / POPULATED_UNIT_BYTES..to.div_ceil(POPULATED_UNIT_BYTES)).all(|unit| {
+            let (word, bit) = self.unit(unit * POPULATED_UNIT_BYTES);
+            word.load(Ordering::Relaxed) & bit != 0
+        })
+    }
+
+    /// Notes the units that lie wholly in a range.
+    fn on_populated(&self, from: u64, to: u64) {
+        for unit in from.div_ceil(POPULATED_UNIT_BYTES)..to / POPULATED_UNIT_BYTES {
+            let (word, bit) = self.unit(unit * POPULATED_UNIT_BYTES);
+            word.fetch_or(bit, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn covers(&self, offset: u64, end: u64) -> bool {
@@ -192,10 +220,16 @@ impl MappedBytes {
 
     /// Fills the page table for the range in one system call (MADV_POPULATE_READ, madvise(2)), for pages in memory.
     ///
-    /// Saves one page fault per page, a third of the host's time per byte. An advice only: where the kernel refuses it
-    /// (before Linux 5.14, or for a range truncated meanwhile) the faults do the same work one by one.
+    /// Saves one page fault per page. Done once for each MiB of a mapping: pages that the kernel took back since then are
+    /// found missing by faults. An advice only: where the kernel refuses it (before Linux 5.14, or for a range truncated
+    /// meanwhile) the faults do the same work one by one.
     pub fn populate(&self) {
-        let Some(first) = self.address() else { return };
+        let (Some(mapping), Some(first)) = (&self.mapping, self.address()) else { return };
+        let from = self.offset - mapping.offset;
+        let to = from + self.len as u64;
+        if mapping.is_populated(from, to) {
+            return;
+        }
         let within_page = first.addr().get() % rustix::param::page_size();
         // SAFETY: a region starts on a page, so the page that holds its byte `first` starts within it.
         let page = unsafe { first.sub(within_page) };
@@ -204,6 +238,8 @@ impl MappedBytes {
         if let Err(errno) = refused {
             tracing::trace!(%errno, "the page table is filled by faults instead");
         }
+        // Refused ones too: the next reader would be refused as well.
+        mapping.on_populated(from, to);
     }
 
     /// A handle that outlives this value and tells whether bytes copied out of it may be used.
