@@ -1,6 +1,6 @@
 //! One core's share of a node: its ring, its connections, its service. Nobody else holds any of it.
 //!
-//! One turn: submit and wait → read the clock once → drain completions and mail → apply events (no I/O inside) →
+//! One turn: submit and wait → read the clock once → drain completions and mail, each with its events (no I/O inside) →
 //! flush transmits → arm the next deadline. Work in several steps is a written-out state machine in the service; in
 //! return one thing happens at a time, nothing locks, and the simulator drives the same service without a shard.
 
@@ -102,6 +102,9 @@ impl<S: Service> Shard<S> {
                         bytes: d.bytes,
                     };
                     self.node.handle_datagrams(now, inbound);
+                    // At once, not after the batch: what was decrypted is still in the core's cache when it is copied,
+                    // and QUIC's reassembly holds one train's chunks, not the whole batch's.
+                    self.apply_events(now);
                 }
                 Completion::FileRead { token, result } => {
                     self.service.handle_file_read(now, &mut self.node, token, result)

@@ -162,6 +162,13 @@ impl Slot {
             | Proto::DatagramReceived
             | Proto::DatagramsUnblocked => return,
         };
+        // quinn-proto says "readable" for each packet; reading once takes it all.
+        if let Event::Readable(stream) = ours
+            && let Some(&(last, Event::Readable(told))) = events.back()
+            && (last, told) == (id, stream)
+        {
+            return;
+        }
         events.push_back((id, ours));
     }
 }
