@@ -2,6 +2,7 @@
 
 use engine::status::{ServiceKind, reload_all};
 use engine::trust::{self, PeerRecord};
+use serde_json::json;
 
 use crate::args::PeersCommand;
 use crate::exit::{Exit, Failure};
@@ -31,10 +32,26 @@ pub fn run(output: &Output, command: &PeersCommand) -> Result<Exit, Failure> {
             let peer = trust::revoke_peer(&state_dir, which)?;
             output.event("PeerRevoked", &peer)?;
             output.say(&format!("Revoked {} ({})", quote::text(&peer.name), quote::text(&peer.fingerprint)));
-            reload_all(&trust::runtime_dir()?, ServiceKind::Host).map_err(|error| status::failure(&error))?;
+            tell_hosts(output)?;
         }
     }
     Ok(Exit::Ok)
+}
+
+/// Has the running hosts read the list again, and says how many did.
+fn tell_hosts(output: &Output) -> Result<(), Failure> {
+    let told = reload_all(&trust::runtime_dir()?, ServiceKind::Host).map_err(|error| status::failure(&error))?;
+    output.event("HostsTold", json!({ "count": told }))?;
+    output.say(&told_line(told));
+    Ok(())
+}
+
+fn told_line(told: usize) -> String {
+    match told {
+        0 => "No running host was found to tell; one that runs all the same notices within a second".to_owned(),
+        1 => "One running host was told".to_owned(),
+        _ => format!("{told} running hosts were told"),
+    }
 }
 
 fn line(peer: &PeerRecord) -> String {
@@ -52,6 +69,14 @@ fn line(peer: &PeerRecord) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_was_told_is_said_as_it_is() {
+        assert!(told_line(0).starts_with("No running host"));
+        assert!(told_line(0).contains("within a second"));
+        assert_eq!(told_line(1), "One running host was told");
+        assert_eq!(told_line(2), "2 running hosts were told");
+    }
 
     #[test]
     fn a_peer_is_one_line_whatever_its_name() {

@@ -15,6 +15,7 @@ pub mod gate;
 mod job;
 mod session;
 mod start;
+mod supervisor;
 
 pub use gate::Gate;
 pub use job::{Job, JobDone, Jobs};

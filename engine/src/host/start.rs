@@ -1,6 +1,7 @@
 //! Starting and stopping a host: keys, sockets, shards, the control socket.
 
 use super::gate::fresh_code;
+use super::supervisor::{Supervisor, join_shards, tell_all};
 use super::{Gate, HostMail, HostService, HostShared};
 use crate::error::{EngineError, ErrorKind};
 use crate::event::ServiceEvent;
@@ -17,7 +18,6 @@ use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 use transport::tuning::Tuning;
 use transport::{Identity, Node, NodeOptions, Role};
 
@@ -27,10 +27,6 @@ const EVENTS_MAX: usize = 4_096;
 const MAIL_MAX: usize = JOBS_PER_SHARD_MAX + 64;
 /// Shards of one host at most: the connection id's steering byte.
 const SHARDS_MAX: u16 = 128;
-/// Times a notice is offered to a shard whose mailbox is full.
-const TELL_TRIES_MAX: usize = 100_000;
-/// How often maps of files that nobody reads any more are let go; one lives on for one to two of these.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 /// Addresses offered in a join link at most.
 const LINK_ADDRESSES_MAX: usize = 8;
 
@@ -62,65 +58,6 @@ pub struct HostHandle {
     address: SocketAddr,
     /// Sees the shards' end and ends everything else with it.
     supervisor: Option<JoinHandle<Result<(), EngineError>>>,
-}
-
-/// A host's parts that end after its shards.
-struct Supervisor {
-    shared: Arc<HostShared>,
-    mail: Vec<MailSender<HostMail>>,
-    shards: Vec<JoinHandle<std::io::Result<()>>>,
-    pool: Pool,
-    status: StatusServer,
-}
-
-impl Supervisor {
-    /// Waits for the shards' end, then ends the rest and says so last.
-    fn run(self) -> Result<(), EngineError> {
-        let result = join_shards(self.shards, &self.mail, &self.shared);
-        drop(self.status);
-        drop(self.pool);
-        let reason = result.as_ref().err().map_or_else(|| "shut down".to_owned(), ToString::to_string);
-        crate::event::tell_last(&self.shared.events, reason);
-        result
-    }
-}
-
-/// Waits for every shard, and sweeps the share meanwhile; when one shard fails the others are ended too, for connections
-/// are steered to all of them.
-fn join_shards(
-    shards: Vec<JoinHandle<std::io::Result<()>>>,
-    mail: &[MailSender<HostMail>],
-    shared: &HostShared,
-) -> Result<(), EngineError> {
-    // Each is waited for by a thread of its own, for any may be the first to fail.
-    let (ended, ends) = bounded(shards.len());
-    let mut result = Ok(());
-    thread::scope(|scope| {
-        let count = shards.len();
-        for shard in shards {
-            let ended = ended.clone();
-            // The channel has room for every end.
-            scope.spawn(move || ended.send(shard.join()));
-        }
-        for _ in 0..count {
-            let end = loop {
-                match ends.recv_timeout(SWEEP_INTERVAL) {
-                    Ok(end) => break end,
-                    Err(_) => shared.share.sweep(),
-                }
-            };
-            let end = match end {
-                Ok(Ok(())) => Ok(()),
-                Ok(Err(error)) => Err(EngineError::new(ErrorKind::Failed, "a shard lost its socket").caused_by(error)),
-                Err(_) => Err(EngineError::new(ErrorKind::Failed, "a shard panicked; please report it")),
-            };
-            if result.is_ok() && end.is_err() {
-                tell_all(mail, || HostMail::Shutdown);
-                result = end;
-            }
-        }
-    });
-    result
 }
 
 /// Stops a service from any thread; cheap to clone.
@@ -185,18 +122,6 @@ impl Drop for HostHandle {
         self.shutdown();
         if let Err(error) = self.join() {
             tracing::error!(%error, "the host ended badly");
-        }
-    }
-}
-
-fn tell_all(mail: &[MailSender<HostMail>], what: impl Fn() -> HostMail) {
-    for sender in mail {
-        let mut message = what();
-        for _ in 0..TELL_TRIES_MAX {
-            // A full mailbox is being emptied by its shard, unless that is gone and needs no telling.
-            let Err(back) = sender.send(message) else { break };
-            message = back;
-            thread::yield_now();
         }
     }
 }

@@ -85,8 +85,8 @@ pub fn list_peers(state_dir: &Path) -> Result<Vec<PeerRecord>, EngineError> {
     Ok(Peers::open(state_dir).map_err(stored)?.iter().map(PeerRecord::from).collect())
 }
 
-/// Keeps a device out from now on; `which` is its name or the beginning of its fingerprint. A running host must be told
-/// to reload.
+/// Keeps a device out from now on; `which` is its name or the beginning of its fingerprint. A running host notices
+/// within a second, or at once where it is told to reload.
 ///
 /// # Errors
 /// `NotFound` for a device that is not there, `Usage` for a name that several have.
