@@ -19,6 +19,7 @@ mod supervisor;
 
 pub use gate::Gate;
 pub use job::{Job, JobDone, Jobs};
+pub use session::HASHES_PER_SESSION_MAX;
 pub use start::{HostHandle, HostOptions, ShutdownHandle, host_node, start_host};
 
 use crate::event::ServiceEvent;

@@ -11,7 +11,7 @@
 //! Until Inside the client is told nothing but versions and its refusal's cause.
 
 use super::Context;
-use super::job::{Job, Work};
+use super::job::{Cancel, Job, Work};
 use crate::convert::attr_to_wire;
 use crate::event::ServiceEvent;
 use crate::share::{Blocking, RelPath};
@@ -119,6 +119,7 @@ impl Entrance {
                             conn: context.conn,
                             stream: control,
                             work: Work::NoteConnected { key: self.peer },
+                            cancel: Cancel::default(),
                             shared: context.shared.clone(),
                         };
                         // When workers have no room the time of last sight goes unnoted; nothing hangs on it.
@@ -158,7 +159,14 @@ impl Entrance {
                         gate.on_succeeded(guess);
                         self.stage = Stage::Enrolling(ours);
                         let work = Work::Enrol { key: self.peer, name: self.device.clone() };
-                        let job = Job { conn: context.conn, stream: control, work, shared: context.shared.clone() };
+                        let job = Job {
+                            conn: context.conn,
+                            stream: control,
+                            work,
+                            // What a device has proved is written down even if it leaves meanwhile.
+                            cancel: Cancel::default(),
+                            shared: context.shared.clone(),
+                        };
                         if context.jobs.submit(job).is_err() {
                             self.refuse(context, Refusal::Full, Duration::from_secs(1), acts);
                         }

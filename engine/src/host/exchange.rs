@@ -4,6 +4,7 @@
 //!   Reading ── request ──▶ Working ── answer ──▶ Sending ── all written ──▶ Finished
 //! ```
 
+use super::job::{Cancel, CancelOnDrop};
 use crate::share::{MappedCheck, OpenFile, Residency};
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
@@ -35,8 +36,14 @@ impl Source {
 
 enum Stage {
     Reading(Frames),
-    Working,
-    Sending { pending: VecDeque<Bytes>, source: Option<Source> },
+    /// The job, where there is one, is told when the stage ends.
+    Working {
+        _job: Option<CancelOnDrop>,
+    },
+    Sending {
+        pending: VecDeque<Bytes>,
+        source: Option<Source>,
+    },
     Finished,
 }
 
@@ -72,9 +79,16 @@ impl Exchange {
         frames.handle_bytes(bytes);
         let request = frames.poll_message()?;
         if request.is_some() {
-            self.stage = Stage::Working;
+            self.stage = Stage::Working { _job: None };
         }
         Ok(request)
+    }
+
+    /// Waits for a job, which is told when nobody does any more.
+    pub(super) fn begin_job(&mut self) -> Cancel {
+        let cancel = Cancel::default();
+        self.stage = Stage::Working { _job: Some(cancel.on_drop()) };
+        cancel
     }
 
     pub(super) fn respond(&mut self, head: Bytes, data: Option<Bytes>) {

@@ -11,13 +11,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use transport::wire::{self, HANDLES_MAX, Request, Response, WireError, code};
 use transport::{PeerKey, ReadOutcome, StreamId};
 
 /// Time a client has from its handshake to being inside; a stranger who dallies is closed.
 pub(super) const ENTRANCE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Hashes of one client that are under way or wait for a worker: twice what `wormhole get` asks for at once. Each may
+/// read a whole file.
+pub const HASHES_PER_SESSION_MAX: usize = 8;
 
 /// Mapped bytes of one mapping that are in the connection's send buffers.
 struct MappedSend {
@@ -38,8 +41,8 @@ pub(super) struct Session {
     handles: BTreeMap<u64, Arc<OpenFile>>,
     handle_next: u64,
     mapped: Vec<MappedSend>,
-    /// Tells the session's jobs that nobody waits any more.
-    cancel: Arc<AtomicBool>,
+    /// Hashes that no worker has given back yet, of streams given up too; `<= HASHES_PER_SESSION_MAX`.
+    hashes: usize,
 }
 
 impl Session {
@@ -53,7 +56,7 @@ impl Session {
             handles: BTreeMap::new(),
             handle_next: 1,
             mapped: Vec::new(),
-            cancel: Arc::new(AtomicBool::new(false)),
+            hashes: 0,
         }
     }
 
@@ -66,7 +69,6 @@ impl Session {
     }
 
     pub(super) fn on_closed(mut self, shared: &HostShared, reason: &str) {
-        self.cancel.store(true, Ordering::Relaxed);
         if self.entrance.is_inside() {
             shared
                 .tell(ServiceEvent::PeerDisconnected { peer: self.entrance.fingerprint(), reason: reason.to_owned() });
@@ -140,9 +142,10 @@ impl Session {
             Request::Open { path: p, inline_max, hash } => path(p).map(|path| Work::Open { path, inline_max, hash }),
             Request::StatFs => Ok(Work::StatFs),
             Request::Hash { handle, offset, length } => match self.handles.get(&handle) {
-                Some(file) => {
-                    Ok(Work::Hash { file: Arc::clone(file), offset, length, cancel: Arc::clone(&self.cancel) })
+                Some(_) if self.hashes >= HASHES_PER_SESSION_MAX => {
+                    return self.respond(context, stream, &Response::Error { errno: libc::EAGAIN }, None);
                 }
+                Some(file) => Ok(Work::Hash { file: Arc::clone(file), offset, length }),
                 None => return self.respond(context, stream, &Response::Error { errno: libc::EBADF }, None),
             },
             Request::Read { handle, offset, length } => return self.read(context, stream, handle, offset, length),
@@ -154,13 +157,18 @@ impl Session {
         if let Some(outcome) = try_now(context.shared, &work) {
             return self.on_outcome(context, stream, outcome);
         }
-        let job = Job { conn: context.conn, stream, work, shared: Arc::clone(context.shared) };
-        if context.jobs.submit(job).is_err() {
-            self.respond(context, stream, &Response::Error { errno: libc::EAGAIN }, None);
+        let Some(exchange) = self.exchanges.get_mut(&stream) else { return };
+        let cancel = exchange.begin_job();
+        let job = Job { conn: context.conn, stream, work, cancel, shared: Arc::clone(context.shared) };
+        let is_hash = job.is_hash();
+        match context.jobs.submit(job) {
+            Ok(()) => self.hashes += usize::from(is_hash),
+            Err(_) => self.respond(context, stream, &Response::Error { errno: libc::EAGAIN }, None),
         }
     }
 
     pub(super) fn on_job_done(&mut self, context: &mut Context<'_>, done: JobDone) {
+        self.hashes -= usize::from(done.is_hash);
         if let Outcome::Enrolled(result) = done.outcome {
             let acts = self.entrance.on_enrolled(context, result);
             return self.act(context, acts);

@@ -69,6 +69,8 @@ pub struct HostEnd {
     dirty: bool,
     /// File reads that went through the ring's stead.
     file_reads: u64,
+    /// Jobs that nobody waited for any more when their turn came.
+    jobs_cancelled: u64,
 }
 
 fn open(folder: &Folder, identity: &Identity, code: &JoinCode) -> (Arc<HostShared>, Receiver<ServiceEvent>) {
@@ -102,6 +104,7 @@ impl HostEnd {
             rng,
             dirty: false,
             file_reads: 0,
+            jobs_cancelled: 0,
         };
         host.start();
         host
@@ -159,6 +162,11 @@ impl HostEnd {
         self.file_reads
     }
 
+    /// Jobs that were given up before a worker began them.
+    pub fn jobs_cancelled(&self) -> u64 {
+        self.jobs_cancelled
+    }
+
     /// Connections the host's node holds.
     pub fn connections(&self) -> usize {
         self.live.as_ref().map_or(0, |live| live.node.connections())
@@ -214,7 +222,10 @@ impl HostEnd {
         let Some(Live { node, service }) = &mut self.live else { return };
         while let Some(entry) = self.tasks.first_entry().filter(|entry| entry.key().0 <= now) {
             match entry.remove() {
-                Task::Job(job) => service.handle_mail(now, node, HostMail::Done(Box::new(job.perform()))),
+                Task::Job(job) => {
+                    self.jobs_cancelled += u64::from(job.is_cancelled());
+                    service.handle_mail(now, node, HostMail::Done(Box::new(job.perform())));
+                }
                 Task::Read(read) => {
                     self.file_reads += 1;
                     service.handle_file_read(now, node, read.token, perform(&read));

@@ -1,5 +1,6 @@
 //! A client that speaks the protocol as it pleases: refused cleanly, while a good one is served.
 
+use engine::host::HASHES_PER_SESSION_MAX;
 use std::time::Duration;
 use tests::sim::{Entry, OUTSIDE, World, seeds};
 use transport::wire::{Control, Kind, Message, PATH_BYTES_MAX, REQUEST_BYTES_MAX, Request, Response, code, encode};
@@ -371,6 +372,40 @@ fn ten_thousand_streams_are_answered_or_given_up() {
         }
         assert_eq!(scene.world.raws[bad].closed, None);
         scene.world.check_file(good, "even");
+        scene.goes_on();
+    });
+}
+
+#[test]
+fn hashes_are_bounded_and_end_with_their_streams() {
+    seeds("hashes_are_bounded_and_end_with_their_streams", SEEDS, |seed| {
+        let mut scene = Scene::inside(seed);
+        let (bad, good) = (scene.bad, scene.good);
+        let opened = scene.ask(&Request::Open { path: b"large".to_vec(), inline_max: 0, hash: false });
+        let Response::Opened { handle, .. } = opened else { panic!("{opened:?}") };
+        let request = frame(&Request::Hash { handle, offset: 0, length: u64::MAX });
+        let errors = |scene: &Scene, streams: &[StreamId]| {
+            let answer = |&stream| scene.world.raws[bad].stream(stream).message().expect("an answer");
+            streams.iter().filter(|stream| matches!(answer(stream), Response::Error { errno: libc::EAGAIN })).count()
+        };
+        // All at once: some are too many, by word.
+        let streams: Vec<_> = (0..3 * HASHES_PER_SESSION_MAX).map(|_| scene.send(request.clone())).collect();
+        scene
+            .world
+            .run_until("all answers", |world| streams.iter().all(|&stream| world.raws[bad].stream(stream).is_over()));
+        assert!(errors(&scene, &streams) > 0, "seed {seed}");
+        assert!(errors(&scene, &streams) <= 2 * HASHES_PER_SESSION_MAX, "seed {seed}");
+        // Given up as soon as they are asked for: most never begin, and they take nobody's room.
+        for _ in 0..20 {
+            let streams: Vec<_> = (0..HASHES_PER_SESSION_MAX).map(|_| scene.send(request.clone())).collect();
+            scene.world.run_for(Duration::from_micros(300));
+            streams.iter().for_each(|&stream| scene.world.raws[bad].abandon(stream));
+        }
+        scene.world.check_file(good, "even");
+        scene.world.run_for(Duration::from_secs(1));
+        assert!(scene.world.host.jobs_cancelled() > 0, "seed {seed}");
+        let answer = scene.ask(&Request::Hash { handle, offset: 0, length: 100 });
+        assert!(matches!(answer, Response::Hash { length: 100, .. }), "seed {seed}: {answer:?}");
         scene.goes_on();
     });
 }
