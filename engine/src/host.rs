@@ -6,19 +6,21 @@
 //!                                  ▼                                                        ▼ jobs for the worker pool
 //! ```
 //!
-//! Read [`gate`], then `entrance`, `session`, `exchange`. A shard's [`HostService`] owns its sessions; nothing is shared
-//! between shards but the gate, the share's root and the pool.
+//! Read [`gate`] and [`quota`], then `entrance`, `session`, `exchange`. A shard's [`HostService`] owns its sessions; nothing
+//! is shared between shards but the gate, the quotas, the share's root and the pool.
 
 mod entrance;
 mod exchange;
 pub mod gate;
 mod job;
+pub mod quota;
 mod session;
 mod start;
 mod supervisor;
 
 pub use gate::Gate;
 pub use job::{Job, JobDone, Jobs};
+pub use quota::Quotas;
 pub use session::HASHES_PER_SESSION_MAX;
 pub use start::{HostHandle, HostOptions, ShutdownHandle, host_node, start_host};
 
@@ -52,6 +54,8 @@ pub struct HostShared {
     pub share: Share,
     /// Who may enter.
     pub gate: Gate,
+    /// What each device may take.
+    pub quotas: Quotas,
     /// The host's display name.
     pub host_name: String,
     /// The share's display name.
@@ -178,7 +182,8 @@ impl Service for HostService {
         match event {
             Event::Connected { peer } => {
                 let Some(connection) = node.connection(conn) else { return };
-                let session = Session::new(peer, connection.remote(), connection.exporter());
+                let place = self.shared.quotas.try_enter(peer);
+                let session = Session::new(peer, place, connection.remote(), connection.exporter());
                 self.sessions.insert(conn, session);
                 self.entering.insert((now + session::ENTRANCE_TIMEOUT, conn));
             }

@@ -23,7 +23,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -36,6 +36,9 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 /// Time for one exchange, both ends: the other process is on this machine and answers from memory.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Pause after a caller could not be accepted.
+const ACCEPT_PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
 /// Services of one kind that one process may run at once; tests run a few.
 const SERVICES_PER_PROCESS_MAX: u32 = 64;
@@ -350,8 +353,16 @@ fn serve(listener: &UnixListener, stopped: &io::PipeReader, answers: &Answers) {
         if waited[0].revents().is_empty() {
             continue;
         }
-        // A caller that hangs up before it is answered concerns nobody else.
-        let _ = listener.accept().and_then(|(stream, _)| attend(&stream, answers));
+        match listener.accept() {
+            // A caller that hangs up before it is answered concerns nobody else.
+            Ok((stream, _)) => drop(attend(&stream, answers)),
+            // Such as EMFILE: the caller still waits in the queue, and poll would say so at once, for ever.
+            Err(_) => {
+                let stop = PollFd::from_borrowed_fd(stopped.as_fd(), PollFlags::IN);
+                // However it ends, what follows is another look at both.
+                let _ = rustix::event::poll(&mut [stop], Some(&ACCEPT_PAUSE));
+            }
+        }
     }
 }
 
@@ -572,6 +583,30 @@ mod tests {
             assert!(read.is_err() || answer.is_empty() || answer.contains("unknown command"));
         }
         assert_eq!(query_all(dir.path()).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_failing_accept_costs_no_spinning() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("host-1.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        // A listener whose socket is shut down is readable for ever, and each accept fails.
+        rustix::net::shutdown(&listener, rustix::net::Shutdown::Both).unwrap();
+        let (stopped, stop) = io::pipe().unwrap();
+        let answers = Answers { report: Box::new(|| json!({})), reload: no_reload() };
+        let thread = std::thread::spawn(move || {
+            serve(&listener, &stopped, &answers);
+            rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime)
+        });
+        let begun_at = Instant::now();
+        while begun_at.elapsed() < 3 * Duration::from_millis(200) {
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+        drop(stop);
+        let used = thread.join().unwrap();
+        let used = Duration::new(used.tv_sec.unsigned_abs(), u32::try_from(used.tv_nsec).unwrap());
+        assert!(used < Duration::from_millis(100), "{used:?} of processor time in 0.6 s");
     }
 
     #[test]

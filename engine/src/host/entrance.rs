@@ -12,6 +12,7 @@
 
 use super::Context;
 use super::job::{Cancel, Job, Work};
+use super::quota::SESSIONS_PER_KEY_MAX;
 use crate::convert::attr_to_wire;
 use crate::event::ServiceEvent;
 use crate::share::{Blocking, RelPath};
@@ -22,6 +23,9 @@ use std::time::Duration;
 use transport::wire::{Control, Frames, REQUEST_BYTES_MAX, Refusal, VERSION_MAX, VERSION_MIN, WireError};
 use transport::{PeerKey, StreamId};
 
+/// When a device that has all the sessions it may is to try again: one that broke is noticed after `IDLE_TIMEOUT`.
+const PLACE_RETRY: Duration = Duration::from_secs(2);
+
 enum Stage {
     Hello,
     Challenged(Attempt),
@@ -31,9 +35,41 @@ enum Stage {
     Refused,
 }
 
+/// Why somebody is refused, in the owner's words.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+enum Cause {
+    #[error("wrong join code")]
+    WrongCode,
+    #[error("too many wrong join codes lately")]
+    TooManyAttempts,
+    #[error("its key was revoked")]
+    Revoked,
+    #[error("no common protocol version")]
+    Version,
+    #[error("the host is overloaded")]
+    Busy,
+    #[error("this device has {SESSIONS_PER_KEY_MAX} connections already")]
+    TooManySessions,
+}
+
+impl Cause {
+    /// What the client is told of it.
+    fn refusal(self) -> Refusal {
+        match self {
+            Self::WrongCode => Refusal::WrongCode,
+            Self::TooManyAttempts => Refusal::TooManyAttempts,
+            Self::Revoked => Refusal::Revoked,
+            Self::Version => Refusal::Version,
+            Self::Busy | Self::TooManySessions => Refusal::Full,
+        }
+    }
+}
+
 /// One client's passage.
 pub(super) struct Entrance {
     peer: PeerKey,
+    /// The device may have one session more.
+    has_place: bool,
     remote: SocketAddr,
     exporter: [u8; 32],
     device: String,
@@ -52,9 +88,10 @@ pub(super) enum Act {
 pub(super) struct Breach(pub(super) &'static str);
 
 impl Entrance {
-    pub(super) fn new(peer: PeerKey, remote: SocketAddr, exporter: [u8; 32]) -> Self {
+    pub(super) fn new(peer: PeerKey, has_place: bool, remote: SocketAddr, exporter: [u8; 32]) -> Self {
         Self {
             peer,
+            has_place,
             remote,
             exporter,
             device: String::new(),
@@ -109,11 +146,14 @@ impl Entrance {
             (Stage::Hello, Control::Hello { version_min, version_max, prove, device, .. }) => {
                 self.device = clean_name(&device);
                 if version_min > VERSION_MAX || version_max < VERSION_MIN {
-                    self.refuse(context, Refusal::Version, Duration::ZERO, acts);
+                    self.refuse(context, Cause::Version, Duration::ZERO, acts);
                     return Ok(());
                 }
                 match gate.standing(self.peer) {
-                    Standing::Revoked => self.refuse(context, Refusal::Revoked, Duration::ZERO, acts),
+                    Standing::Revoked => self.refuse(context, Cause::Revoked, Duration::ZERO, acts),
+                    Standing::Enrolled | Standing::Unknown if !self.has_place => {
+                        self.refuse(context, Cause::TooManySessions, PLACE_RETRY, acts);
+                    }
                     Standing::Enrolled if !prove => {
                         let job = Job {
                             conn: context.conn,
@@ -131,7 +171,7 @@ impl Entrance {
                             self.stage = Stage::Challenged(attempt);
                             acts.push(Act::Send(Control::Challenge { version: VERSION_MAX }));
                         }
-                        Err(retry_after) => self.refuse(context, Refusal::TooManyAttempts, retry_after, acts),
+                        Err(retry_after) => self.refuse(context, Cause::TooManyAttempts, retry_after, acts),
                     },
                 }
             }
@@ -151,7 +191,7 @@ impl Entrance {
             }
             (Stage::Shared(attempt, exchange), Control::ClientConfirm { mac }) => {
                 let Ok(guess) = gate.try_judge(context.now, attempt) else {
-                    self.refuse(context, Refusal::TooManyAttempts, Duration::ZERO, acts);
+                    self.refuse(context, Cause::TooManyAttempts, Duration::ZERO, acts);
                     return Ok(());
                 };
                 match exchange.verify(&mac) {
@@ -168,7 +208,7 @@ impl Entrance {
                             shared: context.shared.clone(),
                         };
                         if context.jobs.submit(job).is_err() {
-                            self.refuse(context, Refusal::Full, Duration::from_secs(1), acts);
+                            self.refuse(context, Cause::Busy, Duration::from_secs(1), acts);
                         }
                     }
                     Err(_) => {
@@ -177,7 +217,7 @@ impl Entrance {
                             context.shared.tell(ServiceEvent::Warning { message });
                             context.shared.announce(&code);
                         }
-                        self.refuse(context, Refusal::WrongCode, Duration::ZERO, acts);
+                        self.refuse(context, Cause::WrongCode, Duration::ZERO, acts);
                     }
                 }
             }
@@ -195,7 +235,7 @@ impl Entrance {
         let mut acts = Vec::new();
         let Stage::Enrolling(mac) = self.stage else { return acts };
         match result {
-            Err(EnrolError::Revoked) => self.refuse(context, Refusal::Revoked, Duration::ZERO, &mut acts),
+            Err(EnrolError::Revoked) => self.refuse(context, Cause::Revoked, Duration::ZERO, &mut acts),
             other => {
                 if let Err(error) = other {
                     // It proved the code, so it may enter this once.
@@ -213,7 +253,7 @@ impl Entrance {
         let shared = context.shared;
         // The root is open already, so this waits for no disk.
         let Ok(root) = shared.share.attr(&RelPath::ROOT, Blocking::Allowed) else {
-            self.refuse(context, Refusal::Full, Duration::from_secs(1), acts);
+            self.refuse(context, Cause::Busy, Duration::from_secs(1), acts);
             return;
         };
         self.stage = Stage::Inside;
@@ -232,19 +272,12 @@ impl Entrance {
         });
     }
 
-    fn refuse(&mut self, context: &Context<'_>, reason: Refusal, retry_after: Duration, acts: &mut Vec<Act>) {
+    fn refuse(&mut self, context: &Context<'_>, cause: Cause, retry_after: Duration, acts: &mut Vec<Act>) {
         self.stage = Stage::Refused;
         // Rounded up: who waits as long as told is not too early.
         let retry_after_ms = u32::try_from(retry_after.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX);
-        acts.push(Act::Send(Control::Refused { reason, retry_after_ms }));
-        let reason = match reason {
-            Refusal::WrongCode => "wrong join code",
-            Refusal::TooManyAttempts => "too many wrong join codes lately",
-            Refusal::Revoked => "its key was revoked",
-            Refusal::Version => "no common protocol version",
-            Refusal::Full => "the host is overloaded",
-        };
-        context.shared.tell(ServiceEvent::PeerRefused { address: self.remote, reason: reason.into() });
+        acts.push(Act::Send(Control::Refused { reason: cause.refusal(), retry_after_ms }));
+        context.shared.tell(ServiceEvent::PeerRefused { address: self.remote, reason: cause.to_string() });
     }
 
     pub(super) fn fingerprint(&self) -> String {

@@ -5,7 +5,8 @@
 //! ```
 
 use super::job::{Cancel, CancelOnDrop};
-use crate::share::{MappedCheck, OpenFile, Residency};
+use super::quota::HeldFile;
+use crate::share::{MappedCheck, Residency};
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::io;
@@ -21,7 +22,7 @@ const COPY_BYTES_MAX: u64 = 32 << 10;
 
 /// The part of a file still to be sent.
 pub(super) struct Source {
-    file: Arc<OpenFile>,
+    file: Arc<HeldFile>,
     offset: u64,
     end: u64,
     /// The ring is reading the next segment.
@@ -29,7 +30,7 @@ pub(super) struct Source {
 }
 
 impl Source {
-    pub(super) fn new(file: Arc<OpenFile>, offset: u64, end: u64) -> Self {
+    pub(super) fn new(file: Arc<HeldFile>, offset: u64, end: u64) -> Self {
         Self { file, offset, end, reading: false }
     }
 }
@@ -53,8 +54,8 @@ pub(super) enum Step {
     Wait,
     /// Bytes were copied for sending; go on.
     Copied,
-    /// Mapped bytes up to this file offset are to be sent; go on.
-    Mapped(MappedCheck, u64),
+    /// Mapped bytes of this file up to this offset are to be sent; go on.
+    Mapped(Arc<HeldFile>, MappedCheck, u64),
     /// The ring shall read this.
     Read { file: Arc<OwnedFd>, offset: u64, length: usize },
     /// The answer cannot be finished.
@@ -164,7 +165,7 @@ fn next_segment(source: &mut Source, pending: &mut VecDeque<Bytes>) -> Step {
         mapped.populate();
         source.offset += length;
         pending.push_back(Bytes::from_owner(mapped));
-        return Step::Mapped(check, source.offset);
+        return Step::Mapped(Arc::clone(&source.file), check, source.offset);
     }
     source.reading = true;
     Step::Read { file: source.file.fd(), offset: source.offset, length: size }

@@ -1,8 +1,9 @@
 //! Work that might wait for a disk, done by a worker pool off the shards; and the same work, tried at once from memory.
 
 use super::HostShared;
+use super::quota::{DeviceFiles, HeldFile};
 use crate::convert::attr_to_wire;
-use crate::share::{Blocking, FsError, ListLimit, OpenFile, RelPath, blake3_of};
+use crate::share::{Blocking, FsError, ListLimit, RelPath, blake3_of};
 use crate::trust::EnrolError;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -54,9 +55,11 @@ pub(crate) enum Work {
         path: RelPath,
         inline_max: u32,
         hash: bool,
+        /// The asker's share.
+        files: Arc<DeviceFiles>,
     },
     Hash {
-        file: Arc<OpenFile>,
+        file: Arc<HeldFile>,
         offset: u64,
         length: u64,
     },
@@ -76,7 +79,7 @@ pub(crate) enum Work {
 pub(crate) enum Outcome {
     Response(Response),
     Opened {
-        file: Arc<OpenFile>,
+        file: Arc<HeldFile>,
         attr: transport::wire::Attr,
         inline: Bytes,
         whole: bool,
@@ -165,8 +168,9 @@ fn perform(shared: &HostShared, work: &Work, cancel: &Cancel, blocking: Blocking
             let entry = |e: crate::share::Entry| Entry { name: e.name, cookie: e.cookie, attr: attr_to_wire(&e.attr) };
             Response::Page { entries: page.entries.into_iter().map(entry).collect(), end: page.end }
         }
-        Work::Open { path, inline_max, hash } => {
-            let file = Arc::new(share.open_file(path, blocking)?);
+        Work::Open { path, inline_max, hash, files } => {
+            let Some(slot) = files.try_open() else { return Err(FsError::from_errno(libc::EMFILE)) };
+            let file = Arc::new(HeldFile::new(share.open_file(path, blocking)?, slot));
             return open(file, *inline_max, *hash, blocking);
         }
         Work::Hash { file, offset, length } => {
@@ -203,7 +207,7 @@ fn perform(shared: &HostShared, work: &Work, cancel: &Cancel, blocking: Blocking
 }
 
 /// Opens with all of the file's bytes, where they are few: bytes of one version, or none.
-fn open(file: Arc<OpenFile>, inline_max: u32, hash: bool, blocking: Blocking) -> Result<Outcome, FsError> {
+fn open(file: Arc<HeldFile>, inline_max: u32, hash: bool, blocking: Blocking) -> Result<Outcome, FsError> {
     let mut attr = file.attr()?;
     for _ in 0..INLINE_TRIES {
         // All of it or nothing: a part would have to be asked for again with the rest.
@@ -225,7 +229,7 @@ fn open(file: Arc<OpenFile>, inline_max: u32, hash: bool, blocking: Blocking) ->
 }
 
 /// Fills `target` from the file's start; returns how much there was.
-fn read_start(file: &OpenFile, target: &mut [u8], blocking: Blocking) -> Result<usize, FsError> {
+fn read_start(file: &HeldFile, target: &mut [u8], blocking: Blocking) -> Result<usize, FsError> {
     let mut read = 0;
     while read < target.len() {
         let offset = read as u64;

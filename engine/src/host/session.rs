@@ -3,9 +3,10 @@
 use super::entrance::{Act, Breach, Entrance};
 use super::exchange::{Exchange, Source, Step};
 use super::job::{Job, JobDone, Outcome, Work, try_now};
+use super::quota::{HeldFile, Place};
 use super::{Context, HostShared};
 use crate::event::ServiceEvent;
-use crate::share::{MappedCheck, OpenFile, RelPath};
+use crate::share::{MappedCheck, RelPath};
 use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -24,6 +25,8 @@ pub const HASHES_PER_SESSION_MAX: usize = 8;
 
 /// Mapped bytes of one mapping that are in the connection's send buffers.
 struct MappedSend {
+    /// Counts as open until the bytes are gone: they keep its descriptor.
+    _file: Arc<HeldFile>,
     check: MappedCheck,
     /// Highest file offset in the buffers: bytes up to here must still be in the file.
     end: u64,
@@ -38,7 +41,9 @@ pub(super) struct Session {
     /// Control bytes the stream did not take yet.
     control_unsent: VecDeque<Bytes>,
     exchanges: BTreeMap<StreamId, Exchange>,
-    handles: BTreeMap<u64, Arc<OpenFile>>,
+    /// Given back when the session ends. There is none for a device that has too many sessions; it is refused.
+    place: Option<Place>,
+    handles: BTreeMap<u64, Arc<HeldFile>>,
     handle_next: u64,
     mapped: Vec<MappedSend>,
     /// Hashes that no worker has given back yet, of streams given up too; `<= HASHES_PER_SESSION_MAX`.
@@ -46,13 +51,14 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(peer: PeerKey, remote: SocketAddr, exporter: [u8; 32]) -> Self {
+    pub(super) fn new(peer: PeerKey, place: Option<Place>, remote: SocketAddr, exporter: [u8; 32]) -> Self {
         Self {
             peer,
-            entrance: Entrance::new(peer, remote, exporter),
+            entrance: Entrance::new(peer, place.is_some(), remote, exporter),
             control: None,
             control_unsent: VecDeque::new(),
             exchanges: BTreeMap::new(),
+            place,
             handles: BTreeMap::new(),
             handle_next: 1,
             mapped: Vec::new(),
@@ -139,7 +145,10 @@ impl Session {
                 path(p).map(|path| Work::List { path, cursor, entries_max })
             }
             Request::Readlink { path: p } => path(p).map(|path| Work::Readlink { path }),
-            Request::Open { path: p, inline_max, hash } => path(p).map(|path| Work::Open { path, inline_max, hash }),
+            Request::Open { path: p, inline_max, hash } => {
+                let place = self.place.as_ref().expect("without a place nobody comes in");
+                path(p).map(|path| Work::Open { path, inline_max, hash, files: place.files() })
+            }
             Request::StatFs => Ok(Work::StatFs),
             Request::Hash { handle, offset, length } => match self.handles.get(&handle) {
                 Some(_) if self.hashes >= HASHES_PER_SESSION_MAX => {
@@ -245,7 +254,7 @@ impl Session {
             match exchange.poll_step(&mut connection, stream) {
                 Step::Wait => return,
                 Step::Copied => {}
-                Step::Mapped(check, end) => self.note_mapped(stream, check, end),
+                Step::Mapped(file, check, end) => self.note_mapped(stream, file, check, end),
                 Step::Read { file, offset, length } => return context.read_file(stream, file, offset, length),
                 Step::GiveUp(code) => return self.give_up(context, stream, code),
                 Step::Finished => {
@@ -258,7 +267,7 @@ impl Session {
         }
     }
 
-    fn note_mapped(&mut self, stream: StreamId, check: MappedCheck, end: u64) {
+    fn note_mapped(&mut self, stream: StreamId, file: Arc<HeldFile>, check: MappedCheck, end: u64) {
         match self.mapped.iter_mut().find(|send| send.check.is_same_mapping(&check)) {
             Some(send) => {
                 send.end = send.end.max(end);
@@ -266,7 +275,7 @@ impl Session {
                     send.streams.push(stream);
                 }
             }
-            None => self.mapped.push(MappedSend { check, end, streams: vec![stream] }),
+            None => self.mapped.push(MappedSend { _file: file, check, end, streams: vec![stream] }),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Starting and stopping a host: keys, sockets, shards, the control socket.
 
 use super::gate::fresh_code;
+use super::quota::{Quotas, open_files_max};
 use super::supervisor::{Supervisor, join_shards, tell_all};
 use super::{Gate, HostMail, HostService, HostShared};
 use crate::error::{EngineError, ErrorKind};
@@ -155,9 +156,10 @@ pub fn start_host(options: HostOptions) -> Result<(HostHandle, Receiver<ServiceE
         EngineError::new(ErrorKind::Failed, message)
     })?;
     let address = sockets[0].local_addr().map_err(|error| EngineError::new(ErrorKind::Failed, error.to_string()))?;
-    if let Err(error) = io::raise_descriptor_limit() {
+    let descriptors = io::raise_descriptor_limit().unwrap_or_else(|error| {
         tracing::warn!(%error, "the limit on open files stays low");
-    }
+        io::descriptor_limit()
+    });
 
     let (events, receiver) = bounded(EVENTS_MAX);
     let folder = options.path.canonicalize().unwrap_or_else(|_| options.path.clone());
@@ -165,6 +167,7 @@ pub fn start_host(options: HostOptions) -> Result<(HostHandle, Receiver<ServiceE
     let shared = Arc::new(HostShared {
         share,
         gate,
+        quotas: Quotas::new(open_files_max(descriptors, shards.get())),
         host_name: crate::trust::clean_name(&machine_name()),
         share_name: crate::trust::clean_name(&options.name.clone().unwrap_or(folder_name)),
         key: identity.public(),

@@ -6,7 +6,7 @@ use super::rng::Rng;
 use bytes::BytesMut;
 use crossbeam_channel::{Receiver, bounded};
 use engine::ServiceEvent;
-use engine::host::{Gate, HostMail, HostService, HostShared, Job, Jobs};
+use engine::host::{Gate, HostMail, HostService, HostShared, Job, Jobs, Quotas};
 use engine::service::{FileRead, Service};
 use engine::share::Share;
 use engine::trust::{NodeKey, Peers, PublicKey};
@@ -27,6 +27,8 @@ use transport::{Identity, Inbound, Node, NodeOptions, PeerKey, Role};
 const EVENTS_MAX: usize = 16_384;
 /// Jobs that may wait at once; the engine's pool takes as many from one shard.
 const JOBS_MAX: usize = 1_024;
+/// Files that all clients may have open together: few enough that a scenario can come there.
+pub const OPEN_FILES_MAX: usize = 600;
 /// Longest a job or a file read takes.
 const DISK_DELAY_MAX: Duration = Duration::from_millis(5);
 
@@ -78,6 +80,7 @@ fn open(folder: &Folder, identity: &Identity, code: &JoinCode) -> (Arc<HostShare
     let shared = HostShared {
         share: Share::open(&folder.share()).expect("the folder can be shared"),
         gate: Gate::open(&folder.state(), code.clone()).expect("the list of devices can be read"),
+        quotas: Quotas::new(OPEN_FILES_MAX),
         host_name: "host".into(),
         share_name: "share".into(),
         key: identity.public(),

@@ -1,9 +1,13 @@
 //! A client that speaks the protocol as it pleases: refused cleanly, while a good one is served.
 
+use engine::ServiceEvent;
 use engine::host::HASHES_PER_SESSION_MAX;
+use engine::host::quota::SESSIONS_PER_KEY_MAX;
 use std::time::Duration;
-use tests::sim::{Entry, OUTSIDE, World, seeds};
-use transport::wire::{Control, Kind, Message, PATH_BYTES_MAX, REQUEST_BYTES_MAX, Request, Response, code, encode};
+use tests::sim::{Entry, OPEN_FILES_MAX, OUTSIDE, World, seeds};
+use transport::wire::{
+    Control, Kind, Message, PATH_BYTES_MAX, REQUEST_BYTES_MAX, Refusal, Request, Response, code, encode,
+};
 use transport::{CloseReason, StreamId};
 
 /// Seeds of each scenario here.
@@ -179,7 +183,7 @@ fn words_out_of_turn_end_the_conversation() {
         scene.world.raws[bad].write(control, frame(&new), false);
         scene.world.run_until("a refusal", |world| !world.raws[bad].stream(control).messages::<Control>().is_empty());
         let told = scene.world.raws[bad].stream(control).messages();
-        assert!(matches!(told[..], [Control::Refused { reason: transport::wire::Refusal::Version, .. }]), "{told:?}");
+        assert!(matches!(told[..], [Control::Refused { reason: Refusal::Version, .. }]), "{told:?}");
         scene.goes_on();
     });
 }
@@ -407,5 +411,73 @@ fn hashes_are_bounded_and_end_with_their_streams() {
         let answer = scene.ask(&Request::Hash { handle, offset: 0, length: 100 });
         assert!(matches!(answer, Response::Hash { length: 100, .. }), "seed {seed}: {answer:?}");
         scene.goes_on();
+    });
+}
+
+#[test]
+fn a_greedy_device_takes_half_of_the_open_files_and_no_more() {
+    seeds("a_greedy_device_takes_half_of_the_open_files_and_no_more", 3, |seed| {
+        let mut scene = Scene::inside(seed);
+        let good = scene.good;
+        let open = Request::Open { path: b"large".to_vec(), inline_max: 0, hash: false };
+        let mut handles = Vec::new();
+        let refused = loop {
+            match scene.ask(&open) {
+                Response::Opened { handle, .. } => handles.push(handle),
+                other => break other,
+            }
+        };
+        assert!(matches!(refused, Response::Error { errno: libc::EMFILE }), "seed {seed}: {refused:?}");
+        assert_eq!(handles.len(), OPEN_FILES_MAX / 2, "seed {seed}");
+        // Names are looked up all the same, and others open what they like.
+        assert!(matches!(scene.ask(&Request::Attr { path: b"one".to_vec() }), Response::Attr { .. }));
+        for _ in 0..50 {
+            scene.world.open(good, "large", 0);
+        }
+        // What is closed is room again, for this device too.
+        let control = scene.control;
+        for handle in handles {
+            scene.world.raws[scene.bad].write(control, encode(&Control::Close { handle }), false);
+        }
+        scene.world.run_for(Duration::from_secs(1));
+        assert!(matches!(scene.ask(&open), Response::Opened { .. }), "seed {seed}");
+        scene.goes_on();
+    });
+}
+
+#[test]
+fn a_device_has_so_many_sessions_and_no_more() {
+    seeds("a_device_has_so_many_sessions_and_no_more", 5, |seed| {
+        let mut world = World::quiet(seed);
+        let good = world.add_client(&Entry::Key);
+        world.join(good);
+        let identity = World::new_identity();
+        world.host.enrol(&world.folder, identity.public(), "bad");
+        let said = |world: &mut World| {
+            let (bad, control) = stranger(world, &identity);
+            world.raws[bad].write(control, encode(&hello(false)), false);
+            world.run_until("a word", |world| world.raws[bad].stream(control).message::<Control>().is_some());
+            (bad, world.raws[bad].stream(control).message::<Control>().expect("a word"))
+        };
+        let mut inside = Vec::new();
+        for _ in 0..SESSIONS_PER_KEY_MAX {
+            let (bad, word) = said(&mut world);
+            assert!(matches!(word, Control::Welcome { .. }), "seed {seed}: {word:?}");
+            inside.push(bad);
+        }
+        let (_, word) = said(&mut world);
+        let Control::Refused { reason: Refusal::Full, retry_after_ms: 1.. } = word else { panic!("{word:?}") };
+        let told = world.host.events();
+        let mut reasons = told.iter().filter_map(|event| match event {
+            ServiceEvent::PeerRefused { reason, .. } => Some(reason),
+            _ => None,
+        });
+        assert!(reasons.next_back().expect("the owner hears of it").contains("connections already"), "{told:?}");
+        let now = world.now();
+        world.raws[inside[0]].close(now);
+        world.run_for(Duration::from_secs(1));
+        let (_, word) = said(&mut world);
+        assert!(matches!(word, Control::Welcome { .. }), "seed {seed}: {word:?}");
+        world.check_file(good, "odd");
     });
 }
