@@ -18,6 +18,7 @@ mod session;
 mod start;
 mod supervisor;
 
+pub use exchange::OWNED_BYTES_MAX;
 pub use gate::Gate;
 pub use job::{Job, JobDone, Jobs};
 pub use quota::Quotas;
@@ -141,16 +142,28 @@ impl HostService {
     fn on_closed(&mut self, conn: ConnId, reason: &str) {
         let Some(session) = self.sessions.remove(&conn) else { return };
         session.on_closed(&self.shared, reason);
-        let owners = &mut self.read_owners;
-        self.reads.retain(|read| {
-            let keep = owners.get(&read.token).is_none_or(|(owner, _)| *owner != conn);
-            if !keep {
-                owners.remove(&read.token);
-            }
-            keep
-        });
-        // Reads already in the ring come back to nobody and are dropped then.
+        forget_reads(&mut self.reads, &mut self.read_owners, |&(owner, _)| owner == conn);
     }
+
+    /// The most bytes of answers that wait on the heap for one client; for the simulator.
+    pub fn owned_bytes_max(&self) -> usize {
+        self.sessions.values().map(Session::owned_bytes).max().unwrap_or(0)
+    }
+}
+
+/// Drops the file reads of some owners that have not begun. Those in the ring come back to nobody, and are dropped then.
+fn forget_reads(
+    reads: &mut VecDeque<FileRead>,
+    owners: &mut BTreeMap<u64, (ConnId, StreamId)>,
+    of: impl Fn(&(ConnId, StreamId)) -> bool,
+) {
+    reads.retain(|read| {
+        let keep = owners.get(&read.token).is_none_or(|owner| !of(owner));
+        if !keep {
+            owners.remove(&read.token);
+        }
+        keep
+    });
 }
 
 /// What a session may use while it acts.
@@ -172,6 +185,12 @@ impl Context<'_> {
         *self.read_token_next += 1;
         self.read_owners.insert(token, (self.conn, stream));
         self.reads.push_back(FileRead { token, file, offset, length });
+    }
+
+    /// Drops the reads for a stream that have not begun.
+    pub(crate) fn forget_reads(&mut self, stream: StreamId) {
+        let theirs = (self.conn, stream);
+        forget_reads(self.reads, self.read_owners, |&owner| owner == theirs);
     }
 }
 
@@ -197,7 +216,9 @@ impl Service for HostService {
             Event::Writable(stream) => {
                 self.with_session(now, node, conn, |session, context| session.on_writable(context, stream))
             }
-            Event::Finished(stream) => self.with_session(now, node, conn, |session, _| session.on_released(stream)),
+            Event::Finished(stream) => self.with_session(now, node, conn, |session, context| {
+                session.on_released(context, stream);
+            }),
             // Hosts open no streams.
             Event::StreamsAvailable => {}
         }

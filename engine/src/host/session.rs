@@ -1,7 +1,7 @@
 //! One client inside: its open files, its requests, and the mapped bytes on their way to it.
 
 use super::entrance::{Act, Breach, Entrance};
-use super::exchange::{Exchange, Source, Step};
+use super::exchange::{Exchanges, Source, Step};
 use super::job::{Job, JobDone, Outcome, Work, try_now};
 use super::quota::{HeldFile, Place};
 use super::{Context, HostShared};
@@ -40,7 +40,7 @@ pub(super) struct Session {
     control: Option<StreamId>,
     /// Control bytes the stream did not take yet.
     control_unsent: VecDeque<Bytes>,
-    exchanges: BTreeMap<StreamId, Exchange>,
+    exchanges: Exchanges,
     /// Given back when the session ends. There is none for a device that has too many sessions; it is refused.
     place: Option<Place>,
     handles: BTreeMap<u64, Arc<HeldFile>>,
@@ -57,7 +57,7 @@ impl Session {
             entrance: Entrance::new(peer, place.is_some(), remote, exporter),
             control: None,
             control_unsent: VecDeque::new(),
-            exchanges: BTreeMap::new(),
+            exchanges: Exchanges::default(),
             place,
             handles: BTreeMap::new(),
             handle_next: 1,
@@ -68,6 +68,11 @@ impl Session {
 
     pub(super) fn peer(&self) -> PeerKey {
         self.peer
+    }
+
+    /// Bytes of answers that wait on the heap.
+    pub(super) fn owned_bytes(&self) -> usize {
+        self.exchanges.owned_bytes()
     }
 
     pub(super) fn is_inside(&self) -> bool {
@@ -86,7 +91,7 @@ impl Session {
         if self.control.is_none() {
             self.control = Some(stream);
         } else if self.entrance.is_inside() {
-            self.exchanges.insert(stream, Exchange::new());
+            self.exchanges.insert(stream);
         } else {
             return breach(context, &Breach("a request before the welcome"));
         }
@@ -108,8 +113,8 @@ impl Session {
         if matches!(end, Some(ReadOutcome::Reset(_))) {
             return self.give_up(context, stream, code::CANCELLED);
         }
-        let Some(exchange) = self.exchanges.get_mut(&stream) else { return };
-        match exchange.handle_bytes(&bytes) {
+        let Some(request) = self.exchanges.with(stream, |exchange, _| exchange.handle_bytes(&bytes)) else { return };
+        match request {
             Ok(Some(request)) => self.begin(context, stream, request),
             Ok(None) => {}
             Err(WireError::UnknownKind(_)) => self.give_up(context, stream, code::UNSUPPORTED),
@@ -139,9 +144,12 @@ impl Session {
 
     fn begin(&mut self, context: &mut Context<'_>, stream: StreamId, request: Request) {
         let path = |bytes: Vec<u8>| RelPath::parse(&bytes);
+        let mut expected = 0;
         let work = match request {
             Request::Attr { path: p } => path(p).map(|path| Work::Attr { path }),
             Request::List { path: p, cursor, entries_max } => {
+                let (entries_max, bytes_max) = self.exchanges.page(entries_max);
+                expected = bytes_max;
                 path(p).map(|path| Work::List { path, cursor, entries_max })
             }
             Request::Readlink { path: p } => path(p).map(|path| Work::Readlink { path }),
@@ -166,8 +174,7 @@ impl Session {
         if let Some(outcome) = try_now(context.shared, &work) {
             return self.on_outcome(context, stream, outcome);
         }
-        let Some(exchange) = self.exchanges.get_mut(&stream) else { return };
-        let cancel = exchange.begin_job();
+        let Some(cancel) = self.exchanges.with(stream, |exchange, _| exchange.begin_job(expected)) else { return };
         let job = Job { conn: context.conn, stream, work, cancel, shared: Arc::clone(context.shared) };
         let is_hash = job.is_hash();
         match context.jobs.submit(job) {
@@ -186,7 +193,7 @@ impl Session {
     }
 
     fn on_outcome(&mut self, context: &mut Context<'_>, stream: StreamId, outcome: Outcome) {
-        if !self.exchanges.contains_key(&stream) {
+        if !self.exchanges.contains(stream) {
             return; // Cancelled meanwhile, or nobody waits.
         }
         match outcome {
@@ -210,8 +217,7 @@ impl Session {
     }
 
     fn respond(&mut self, context: &mut Context<'_>, stream: StreamId, response: &Response, data: Option<Bytes>) {
-        let Some(exchange) = self.exchanges.get_mut(&stream) else { return };
-        exchange.respond(wire::encode(response), data);
+        self.exchanges.with(stream, |exchange, _| exchange.respond(wire::encode(response), data));
         self.pump(context, stream);
     }
 
@@ -225,8 +231,8 @@ impl Session {
         };
         let end = offset.saturating_add(length).min(attr.size).max(offset);
         let head = Response::Data { data: end - offset, size: attr.size, version: attr.version() };
-        let Some(exchange) = self.exchanges.get_mut(&stream) else { return };
-        exchange.send_file(wire::encode(&head), Source::new(file, offset, end));
+        let source = Source::new(file, offset, end);
+        self.exchanges.with(stream, |exchange, _| exchange.send_file(wire::encode(&head), source));
         self.pump(context, stream);
     }
 
@@ -239,19 +245,20 @@ impl Session {
     }
 
     pub(super) fn on_file_read(&mut self, context: &mut Context<'_>, stream: StreamId, result: io::Result<BytesMut>) {
-        let Some(exchange) = self.exchanges.get_mut(&stream) else { return };
-        match exchange.on_file_read(result) {
-            Ok(()) => self.pump(context, stream),
-            Err(code) => self.give_up(context, stream, code),
+        match self.exchanges.with(stream, |exchange, _| exchange.on_file_read(result)) {
+            Some(Ok(())) => self.pump(context, stream),
+            Some(Err(code)) => self.give_up(context, stream, code),
+            None => {}
         }
     }
 
     /// Moves an exchange on as far as windows and memory go.
     fn pump(&mut self, context: &mut Context<'_>, stream: StreamId) {
         loop {
-            let Some(exchange) = self.exchanges.get_mut(&stream) else { return };
             let Some(mut connection) = context.node.connection(context.conn) else { return };
-            match exchange.poll_step(&mut connection, stream) {
+            let step = self.exchanges.with(stream, |exchange, room| exchange.poll_step(&mut connection, stream, room));
+            let Some(step) = step else { return };
+            match step {
                 Step::Wait => return,
                 Step::Copied => {}
                 Step::Mapped(file, check, end) => self.note_mapped(stream, file, check, end),
@@ -259,7 +266,7 @@ impl Session {
                 Step::GiveUp(code) => return self.give_up(context, stream, code),
                 Step::Finished => {
                     if !self.mapped.iter().any(|send| send.streams.contains(&stream)) {
-                        self.exchanges.remove(&stream);
+                        self.exchanges.remove(stream);
                     }
                     return;
                 }
@@ -280,8 +287,15 @@ impl Session {
     }
 
     /// Everything of a finished stream is acknowledged: its bytes are in nobody's buffer any more.
-    pub(super) fn on_released(&mut self, stream: StreamId) {
-        self.exchanges.remove(&stream);
+    pub(super) fn on_released(&mut self, context: &mut Context<'_>, stream: StreamId) {
+        self.forget(context, stream);
+    }
+
+    /// Lets go of all that a stream has here.
+    fn forget(&mut self, context: &mut Context<'_>, stream: StreamId) {
+        if self.exchanges.remove(stream).is_some_and(|exchange| exchange.is_reading()) {
+            context.forget_reads(stream);
+        }
         self.release_mapped(stream);
     }
 
@@ -293,8 +307,7 @@ impl Session {
     }
 
     fn give_up(&mut self, context: &mut Context<'_>, stream: StreamId, code: u32) {
-        self.exchanges.remove(&stream);
-        self.release_mapped(stream);
+        self.forget(context, stream);
         if let Some(mut connection) = context.node.connection(context.conn) {
             connection.reset(stream, code);
             connection.stop(stream, code);

@@ -170,6 +170,11 @@ impl HostEnd {
         self.jobs_cancelled
     }
 
+    /// The most bytes of answers that wait on the heap for one client.
+    pub fn owned_bytes_max(&self) -> usize {
+        self.live.as_ref().map_or(0, |live| live.service.owned_bytes_max())
+    }
+
     /// Connections the host's node holds.
     pub fn connections(&self) -> usize {
         self.live.as_ref().map_or(0, |live| live.node.connections())

@@ -1,8 +1,8 @@
 //! A client that speaks the protocol as it pleases: refused cleanly, while a good one is served.
 
 use engine::ServiceEvent;
-use engine::host::HASHES_PER_SESSION_MAX;
 use engine::host::quota::SESSIONS_PER_KEY_MAX;
+use engine::host::{HASHES_PER_SESSION_MAX, OWNED_BYTES_MAX};
 use std::time::Duration;
 use tests::sim::{Entry, OPEN_FILES_MAX, OUTSIDE, World, seeds};
 use transport::wire::{
@@ -479,5 +479,59 @@ fn a_device_has_so_many_sessions_and_no_more() {
         let (_, word) = said(&mut world);
         assert!(matches!(word, Control::Welcome { .. }), "seed {seed}: {word:?}");
         world.check_file(good, "odd");
+    });
+}
+
+#[test]
+fn answers_that_nobody_takes_wait_in_bounded_memory() {
+    seeds("answers_that_nobody_takes_wait_in_bounded_memory", 2, |seed| {
+        /// Bytes a stream has on the heap where the client's room is used up.
+        const PIECE: usize = 32 << 10;
+        let mut scene = Scene::inside(seed);
+        let bad = scene.bad;
+        // Holes are in no cache: they come by way of the ring.
+        let holes = std::fs::File::create(scene.world.folder.share().join("sparse")).unwrap();
+        holes.set_len((AT_ONCE as u64) << 20).unwrap();
+        let opened = scene.ask(&Request::Open { path: b"sparse".to_vec(), inline_max: 0, hash: false });
+        let Response::Opened { handle, .. } = opened else { panic!("{opened:?}") };
+        // What the host sends is lost, so it may soon send no more.
+        let from = scene.world.age();
+        scene.world.net.weather()[1].partitions.push((from, from + Duration::from_secs(3)));
+        let mut streams = Vec::new();
+        while let Some(stream) = scene.world.raws[bad].open() {
+            let offset = (streams.len() as u64) << 20;
+            let request = match streams.len() % 8 {
+                7 => Request::List { path: Vec::new(), cursor: 0, entries_max: u32::MAX },
+                _ => Request::Read { handle, offset, length: 1 << 20 },
+            };
+            scene.world.raws[bad].write(stream, frame(&request), true);
+            streams.push(stream);
+        }
+        assert!(streams.len() > AT_ONCE / 2);
+        let mut most = 0;
+        for _ in 0..2_000 {
+            scene.world.run_for(Duration::from_millis(1));
+            most = most.max(scene.world.host.owned_bytes_max());
+        }
+        assert!(most > OWNED_BYTES_MAX / 2, "seed {seed}: {most}");
+        assert!(most <= OWNED_BYTES_MAX + AT_ONCE * PIECE, "seed {seed}: {most}");
+        // The last ones had the least room; they come whole, though others are never read to their end.
+        let (others, last) = streams.split_at(streams.len() - 10);
+        others.iter().for_each(|&stream| scene.world.raws[bad].abandon(stream));
+        scene
+            .world
+            .run_until("what is left", |world| last.iter().all(|&stream| world.raws[bad].stream(stream).is_over()));
+        for &stream in last {
+            let told = scene.world.raws[bad].stream(stream);
+            assert_eq!(told.reset, None, "seed {seed}");
+            match told.message().expect("an answer") {
+                Response::Data { data, .. } => assert!(told.bytes.ends_with(&vec![0; 1 << 20]) && data == 1 << 20),
+                Response::Page { entries, .. } => assert!(!entries.is_empty()),
+                other => panic!("seed {seed}: {other:?}"),
+            }
+        }
+        assert_eq!(scene.world.host.owned_bytes_max(), 0, "seed {seed}: nothing waits any more");
+        let good = scene.good;
+        scene.world.check_file(good, "odd");
     });
 }
