@@ -17,7 +17,7 @@ use crate::convert::attr_to_wire;
 use crate::event::ServiceEvent;
 use crate::share::{Blocking, RelPath};
 use crate::trust::{EnrolError, PublicKey, Standing, clean_name};
-use signal::{Attempt, Binding, HostExchange};
+use signal::{Attempt, Binding, HostExchange, RefusalCause};
 use std::net::SocketAddr;
 use std::time::Duration;
 use transport::wire::{Control, Frames, REQUEST_BYTES_MAX, Refusal, VERSION_MAX, VERSION_MIN, WireError};
@@ -46,10 +46,24 @@ enum Cause {
     Revoked,
     #[error("no common protocol version")]
     Version,
+    #[error("too many machines are joining at once")]
+    Crowded,
+    #[error("its address is joining already")]
+    SourceCrowded,
     #[error("the host is overloaded")]
     Busy,
     #[error("this device has {SESSIONS_PER_KEY_MAX} connections already")]
     TooManySessions,
+}
+
+impl From<RefusalCause> for Cause {
+    fn from(cause: RefusalCause) -> Self {
+        match cause {
+            RefusalCause::BackOff | RefusalCause::LastGuesses => Self::TooManyAttempts,
+            RefusalCause::Crowded => Self::Crowded,
+            RefusalCause::SourceCrowded => Self::SourceCrowded,
+        }
+    }
 }
 
 impl Cause {
@@ -60,7 +74,7 @@ impl Cause {
             Self::TooManyAttempts => Refusal::TooManyAttempts,
             Self::Revoked => Refusal::Revoked,
             Self::Version => Refusal::Version,
-            Self::Busy | Self::TooManySessions => Refusal::Full,
+            Self::Crowded | Self::SourceCrowded | Self::Busy | Self::TooManySessions => Refusal::Full,
         }
     }
 }
@@ -104,12 +118,11 @@ impl Entrance {
         matches!(self.stage, Stage::Inside)
     }
 
-    /// Gives an unfinished guess's place back when the client leaves.
-    pub(super) fn on_closed(&mut self, shared: &super::HostShared) {
-        if let Stage::Challenged(attempt) | Stage::Shared(attempt, _) =
-            std::mem::replace(&mut self.stage, Stage::Refused)
-        {
-            shared.gate.on_abandoned(attempt);
+    /// Gives an unfinished attempt's place back: the client leaves, or has broken the protocol.
+    pub(super) fn abandon(&mut self, shared: &super::HostShared) {
+        match std::mem::replace(&mut self.stage, Stage::Refused) {
+            Stage::Challenged(attempt) | Stage::Shared(attempt, _) => shared.gate.on_abandoned(attempt),
+            other => self.stage = other,
         }
     }
 
@@ -166,13 +179,15 @@ impl Entrance {
                         let _ = context.jobs.submit(job);
                         self.welcome(context, false, acts);
                     }
-                    Standing::Enrolled | Standing::Unknown => match gate.try_begin(context.now) {
-                        Ok(attempt) => {
-                            self.stage = Stage::Challenged(attempt);
-                            acts.push(Act::Send(Control::Challenge { version: VERSION_MAX }));
+                    Standing::Enrolled | Standing::Unknown => {
+                        match gate.try_begin(context.now, self.remote.ip().into()) {
+                            Ok(attempt) => {
+                                self.stage = Stage::Challenged(attempt);
+                                acts.push(Act::Send(Control::Challenge { version: VERSION_MAX }));
+                            }
+                            Err(refusal) => self.refuse(context, refusal.cause.into(), refusal.retry_after, acts),
                         }
-                        Err(retry_after) => self.refuse(context, Cause::TooManyAttempts, retry_after, acts),
-                    },
+                    }
                 }
             }
             (Stage::Challenged(attempt), Control::ClientShare { share }) => {
@@ -225,7 +240,11 @@ impl Entrance {
                 self.stage = Stage::Inside;
                 acts.push(Act::Close(handle));
             }
-            _ => return Err(Breach("control message out of turn")),
+            (stage, _) => {
+                self.stage = stage;
+                self.abandon(context.shared);
+                return Err(Breach("control message out of turn"));
+            }
         }
         Ok(())
     }

@@ -4,11 +4,11 @@
 //! path; the store on disk is touched by workers and the control thread alone.
 
 use crate::trust::{EnrolError, Peers, PublicKey, Standing, StoreError, unix_now};
-use signal::{Attempt, Attempts, CODE_RANDOM_BYTES, Expired, Guess, JoinCode, Verdict};
+use signal::{Attempt, Attempts, CODE_RANDOM_BYTES, Expired, Guess, JoinCode, Refusal, Source, Verdict};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use transport::PeerKey;
 
 struct Secret {
@@ -74,8 +74,8 @@ impl Gate {
         self.standing(key) == Standing::Revoked
     }
 
-    pub(super) fn try_begin(&self, now: Instant) -> Result<Attempt, Duration> {
-        lock(&self.secret).attempts.try_begin(now).map_err(|refusal| refusal.retry_after)
+    pub(super) fn try_begin(&self, now: Instant, source: Source) -> Result<Attempt, Refusal> {
+        lock(&self.secret).attempts.try_begin(now, source)
     }
 
     pub(super) fn try_judge(&self, now: Instant, attempt: Attempt) -> Result<Guess, Expired> {
@@ -97,7 +97,6 @@ impl Gate {
             return None;
         }
         secret.code = Arc::new(fresh_code());
-        secret.attempts.on_replaced();
         Some(Arc::clone(&secret.code))
     }
 

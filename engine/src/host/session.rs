@@ -84,7 +84,7 @@ impl Session {
             shared
                 .tell(ServiceEvent::PeerDisconnected { peer: self.entrance.fingerprint(), reason: reason.to_owned() });
         }
-        self.entrance.on_closed(shared);
+        self.entrance.abandon(shared);
     }
 
     pub(super) fn on_opened(&mut self, context: &mut Context<'_>, stream: StreamId) {

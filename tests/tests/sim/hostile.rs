@@ -535,3 +535,47 @@ fn answers_that_nobody_takes_wait_in_bounded_memory() {
         scene.world.check_file(good, "odd");
     });
 }
+
+#[test]
+fn silent_strangers_of_one_address_keep_nobody_out() {
+    seeds("silent_strangers_of_one_address_keep_nobody_out", SEEDS, |seed| {
+        let mut world = World::quiet(seed);
+        let (first, control) = stranger(&mut world, &World::new_identity());
+        let mut silent = vec![(first, control)];
+        for _ in 0..10 {
+            let bad = world.add_raw_beside(&World::new_identity(), first);
+            world.run_until("a handshake", |world| world.raws[bad].is_connected());
+            let control = world.raws[bad].open().expect("a fresh connection allows streams");
+            silent.push((bad, control));
+        }
+        let mut challenged = 0;
+        for (bad, control) in silent {
+            world.raws[bad].write(control, encode(&hello(true)), false);
+            world.run_until("a word", |world| world.raws[bad].stream(control).message::<Control>().is_some());
+            match world.raws[bad].stream(control).message() {
+                Some(Control::Challenge { .. }) => challenged += 1,
+                Some(Control::Refused { reason: Refusal::Full, retry_after_ms: 1.. }) => {}
+                other => panic!("seed {seed}: {other:?}"),
+            }
+        }
+        assert_eq!(challenged, 2, "seed {seed}");
+        let good = world.add_client(&Entry::Code);
+        world.join(good);
+        world.check_file(good, "odd");
+    });
+}
+
+#[test]
+fn who_breaks_the_protocol_holds_no_place_at_the_entrance() {
+    seeds("who_breaks_the_protocol_holds_no_place_at_the_entrance", SEEDS, |seed| {
+        let mut world = World::quiet(seed);
+        for _ in 0..8 {
+            let (bad, control) = stranger(&mut world, &World::new_identity());
+            let words = [frame(&hello(true)), frame(&Control::ClientConfirm { mac: [9; 32] })].concat();
+            world.raws[bad].write(control, words, false);
+            world.run_until("the end", |world| world.raws[bad].closed.is_some());
+        }
+        let good = world.add_client(&Entry::Code);
+        world.join(good);
+    });
+}
