@@ -6,9 +6,10 @@
 //!                                  ▼                                                        ▼ jobs for the worker pool
 //! ```
 //!
-//! Read [`gate`] and [`quota`], then `entrance`, `session`, `exchange`. A shard's [`HostService`] owns its sessions; nothing
+//! Read [`gate`], [`crowd`] and [`quota`], then `entrance`, `session`, `exchange`. A shard's [`HostService`] owns its sessions; nothing
 //! is shared between shards but the gate, the quotas, the share's root and the pool.
 
+pub mod crowd;
 mod entrance;
 mod exchange;
 pub mod gate;
@@ -28,8 +29,10 @@ pub use start::{HostHandle, HostOptions, ShutdownHandle, host_node, start_host};
 use crate::event::ServiceEvent;
 use crate::service::{FileRead, Service};
 use crate::share::Share;
+use crate::trust::Standing;
 use bytes::BytesMut;
 use crossbeam_channel::Sender;
+use crowd::Crowd;
 use session::Session;
 use signal::{HostAddress, JoinCode, JoinLink};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -94,6 +97,8 @@ pub struct HostService {
     shared: Arc<HostShared>,
     jobs: Box<dyn Jobs>,
     sessions: BTreeMap<ConnId, Session>,
+    /// Sessions of devices that are neither known nor inside.
+    crowd: Crowd,
     /// When strangers must be inside; an entry may outlive its need and is then without effect.
     entering: BTreeSet<(Instant, ConnId)>,
     /// File reads for the ring, and whose they are.
@@ -110,6 +115,7 @@ impl HostService {
             shared,
             jobs,
             sessions: BTreeMap::new(),
+            crowd: Crowd::default(),
             entering: BTreeSet::new(),
             reads: VecDeque::new(),
             read_owners: BTreeMap::new(),
@@ -137,10 +143,31 @@ impl HostService {
             read_token_next: &mut self.read_token_next,
         };
         act(session, &mut context);
+        if session.is_inside()
+            && let Some(source) = session.leave_crowd()
+        {
+            self.crowd.leave(source);
+        }
+    }
+
+    fn on_connected(&mut self, now: Instant, node: &mut Node, conn: ConnId, peer: PeerKey) {
+        let Some(mut connection) = node.connection(conn) else { return };
+        let remote = connection.remote();
+        let place = self.shared.quotas.try_enter(peer);
+        let is_known = place.is_some() && self.shared.gate.standing(peer) == Standing::Enrolled;
+        let source = (!is_known).then(|| remote.ip().into());
+        if source.is_some_and(|source| !self.crowd.try_join(source)) {
+            return connection.close(now, code::REFUSED, "too many at the entrance");
+        }
+        self.sessions.insert(conn, Session::new(peer, place, source, remote, connection.exporter()));
+        self.entering.insert((now + session::ENTRANCE_TIMEOUT, conn));
     }
 
     fn on_closed(&mut self, conn: ConnId, reason: &str) {
-        let Some(session) = self.sessions.remove(&conn) else { return };
+        let Some(mut session) = self.sessions.remove(&conn) else { return };
+        if let Some(source) = session.leave_crowd() {
+            self.crowd.leave(source);
+        }
         session.on_closed(&self.shared, reason);
         forget_reads(&mut self.reads, &mut self.read_owners, |&(owner, _)| owner == conn);
     }
@@ -199,13 +226,7 @@ impl Service for HostService {
 
     fn handle_event(&mut self, now: Instant, node: &mut Node, conn: ConnId, event: Event) {
         match event {
-            Event::Connected { peer } => {
-                let Some(connection) = node.connection(conn) else { return };
-                let place = self.shared.quotas.try_enter(peer);
-                let session = Session::new(peer, place, connection.remote(), connection.exporter());
-                self.sessions.insert(conn, session);
-                self.entering.insert((now + session::ENTRANCE_TIMEOUT, conn));
-            }
+            Event::Connected { peer } => self.on_connected(now, node, conn, peer),
             Event::Closed(closed) => self.on_closed(conn, &closed.detail),
             Event::Opened(stream) => {
                 self.with_session(now, node, conn, |session, context| session.on_opened(context, stream))

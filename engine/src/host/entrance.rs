@@ -118,6 +118,11 @@ impl Entrance {
         matches!(self.stage, Stage::Inside)
     }
 
+    /// The client was refused, and nothing more is said.
+    pub(super) fn is_refused(&self) -> bool {
+        matches!(self.stage, Stage::Refused)
+    }
+
     /// Gives an unfinished attempt's place back: the client leaves, or has broken the protocol.
     pub(super) fn abandon(&mut self, shared: &super::HostShared) {
         match std::mem::replace(&mut self.stage, Stage::Refused) {

@@ -38,6 +38,8 @@ pub(super) struct Session {
     peer: PeerKey,
     entrance: Entrance,
     control: Option<StreamId>,
+    /// Counted in the shard's crowd, as from there.
+    crowd: Option<signal::Source>,
     /// Control bytes the stream did not take yet.
     control_unsent: VecDeque<Bytes>,
     exchanges: Exchanges,
@@ -51,11 +53,18 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(peer: PeerKey, place: Option<Place>, remote: SocketAddr, exporter: [u8; 32]) -> Self {
+    pub(super) fn new(
+        peer: PeerKey,
+        place: Option<Place>,
+        crowd: Option<signal::Source>,
+        remote: SocketAddr,
+        exporter: [u8; 32],
+    ) -> Self {
         Self {
             peer,
             entrance: Entrance::new(peer, place.is_some(), remote, exporter),
             control: None,
+            crowd,
             control_unsent: VecDeque::new(),
             exchanges: Exchanges::default(),
             place,
@@ -68,6 +77,11 @@ impl Session {
 
     pub(super) fn peer(&self) -> PeerKey {
         self.peer
+    }
+
+    /// Where it is counted in the crowd, which it leaves by this.
+    pub(super) fn leave_crowd(&mut self) -> Option<signal::Source> {
+        self.crowd.take()
     }
 
     /// Bytes of answers that wait on the heap.
@@ -136,9 +150,12 @@ impl Session {
         let (Some(control), Some(mut connection)) = (self.control, context.node.connection(context.conn)) else {
             return;
         };
-        if connection.write(control, &mut self.control_unsent).is_err() {
+        match connection.write(control, &mut self.control_unsent) {
+            // A refusal is the last word. The connection is closed when it has arrived; see `on_released`.
+            Ok(true) if self.entrance.is_refused() => drop(connection.finish(control)),
+            Ok(_) => {}
             // The client stopped listening to the control stream: it will never be let in, or is leaving.
-            self.control_unsent.clear();
+            Err(_) => self.control_unsent.clear(),
         }
     }
 
@@ -288,6 +305,12 @@ impl Session {
 
     /// Everything of a finished stream is acknowledged: its bytes are in nobody's buffer any more.
     pub(super) fn on_released(&mut self, context: &mut Context<'_>, stream: StreamId) {
+        if Some(stream) == self.control && self.entrance.is_refused() {
+            if let Some(mut connection) = context.node.connection(context.conn) {
+                connection.close(context.now, code::REFUSED, "refused");
+            }
+            return;
+        }
         self.forget(context, stream);
     }
 

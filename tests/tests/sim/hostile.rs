@@ -1,6 +1,7 @@
 //! A client that speaks the protocol as it pleases: refused cleanly, while a good one is served.
 
 use engine::ServiceEvent;
+use engine::host::crowd::{STRANGERS_MAX, STRANGERS_PER_SOURCE_MAX};
 use engine::host::quota::SESSIONS_PER_KEY_MAX;
 use engine::host::{HASHES_PER_SESSION_MAX, OWNED_BYTES_MAX};
 use std::time::Duration;
@@ -184,7 +185,10 @@ fn words_out_of_turn_end_the_conversation() {
         scene.world.run_until("a refusal", |world| !world.raws[bad].stream(control).messages::<Control>().is_empty());
         let told = scene.world.raws[bad].stream(control).messages();
         assert!(matches!(told[..], [Control::Refused { reason: Refusal::Version, .. }]), "{told:?}");
-        scene.goes_on();
+        let refused_at = scene.world.age();
+        scene.world.run_until("the end", |world| world.raws[bad].closed.is_some());
+        assert!(scene.world.age() - refused_at < Duration::from_secs(1), "seed {seed}: nobody stays to be refused");
+        scene.ends_with_code(code::REFUSED);
     });
 }
 
@@ -577,5 +581,43 @@ fn who_breaks_the_protocol_holds_no_place_at_the_entrance() {
         }
         let good = world.add_client(&Entry::Code);
         world.join(good);
+    });
+}
+
+#[test]
+fn a_crowd_of_strangers_leaves_room_for_others() {
+    seeds("a_crowd_of_strangers_leaves_room_for_others", 1, |seed| {
+        let mut world = World::quiet(seed);
+        let identity = World::new_identity();
+        let come = |world: &mut World, beside: Option<usize>| {
+            let bad = match beside {
+                Some(other) => world.add_raw_beside(&identity, other),
+                None => world.add_raw(&identity, false),
+            };
+            world.run_until("a handshake", |world| world.raws[bad].is_connected());
+            world.run_for(Duration::from_millis(10));
+            (bad, world.raws[bad].closed.is_none())
+        };
+        let (first, _) = come(&mut world, None);
+        let stay = |stays: &[(usize, bool)]| stays.iter().filter(|(_, stays)| *stays).count();
+        let beside: Vec<_> = (0..STRANGERS_PER_SOURCE_MAX + 5).map(|_| come(&mut world, Some(first))).collect();
+        assert_eq!(stay(&beside), STRANGERS_PER_SOURCE_MAX - 1, "seed {seed}");
+        let elsewhere = world.add_client(&Entry::Code);
+        world.join(elsewhere);
+        // They come faster than they are closed for being slow.
+        let all: Vec<_> = (0..STRANGERS_MAX).map(|_| come(&mut world, None)).collect();
+        assert!(world.age() < Duration::from_secs(15), "seed {seed}: {:?}", world.age());
+        assert_eq!(stay(&all), STRANGERS_MAX - STRANGERS_PER_SOURCE_MAX, "seed {seed}");
+        let (last, _) = all[all.len() - 1];
+        let closed = world.raws[last].closed.clone().expect("it is one too many");
+        assert_eq!(closed.reason, CloseReason::Peer(code::REFUSED.into()), "{closed:?}");
+        let known = world.add_client(&Entry::Key);
+        world.join(known);
+        world.check_file(known, "odd");
+        // Whoever is patient comes in when those have been sent away.
+        world.run_for(Duration::from_secs(16));
+        let late = world.add_client(&Entry::Code);
+        world.join(late);
+        assert_eq!(world.clients[elsewhere].losses.len(), 0);
     });
 }
