@@ -14,7 +14,7 @@ use crate::time;
 /// Runs `peers`.
 ///
 /// # Errors
-/// What the trust store reports; exit 1 where a running host did not take a revocation.
+/// What the trust store reports; exit 1 where a running host did not take a change.
 pub fn run(output: &Output, command: &PeersCommand) -> Result<Exit, Failure> {
     let state_dir = trust::state_dir()?;
     match command {
@@ -30,16 +30,20 @@ pub fn run(output: &Output, command: &PeersCommand) -> Result<Exit, Failure> {
         }
         PeersCommand::Revoke { which } => {
             let peer = trust::revoke_peer(&state_dir, which)?;
-            output.event("PeerRevoked", &peer)?;
-            output.say(&format!("Revoked {} ({})", quote::text(&peer.name), quote::text(&peer.fingerprint)));
-            tell_hosts(output)?;
+            tell(output, "PeerRevoked", "Revoked", &peer)?;
+        }
+        PeersCommand::Forget { which } => {
+            let peer = trust::forget_peer(&state_dir, which)?;
+            tell(output, "PeerForgotten", "Forgot", &peer)?;
         }
     }
     Ok(Exit::Ok)
 }
 
-/// Has the running hosts read the list again, and says how many did.
-fn tell_hosts(output: &Output) -> Result<(), Failure> {
+/// Says what was done to a device, then has the running hosts read the list again and says how many did.
+fn tell(output: &Output, event: &str, done: &str, peer: &PeerRecord) -> Result<(), Failure> {
+    output.event(event, peer)?;
+    output.say(&format!("{done} {} ({})", quote::text(&peer.name), quote::text(&peer.fingerprint)));
     let told = reload_all(&trust::runtime_dir()?, ServiceKind::Host).map_err(|error| status::failure(&error))?;
     output.event("HostsTold", json!({ "count": told }))?;
     output.say(&told_line(told));

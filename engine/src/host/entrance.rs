@@ -26,6 +26,9 @@ use transport::{PeerKey, StreamId};
 /// When a device that has all the sessions it may is to try again: one that broke is noticed after `IDLE_TIMEOUT`.
 const PLACE_RETRY: Duration = Duration::from_secs(2);
 
+/// When a device that finds the list of devices full is to try again: the owner must forget some first.
+const LIST_RETRY: Duration = Duration::from_secs(60);
+
 enum Stage {
     Hello,
     Challenged(Attempt),
@@ -52,6 +55,8 @@ enum Cause {
     SourceCrowded,
     #[error("the host is overloaded")]
     Busy,
+    #[error("{}", EnrolError::Full)]
+    ListFull,
     #[error("this device has {SESSIONS_PER_KEY_MAX} connections already")]
     TooManySessions,
 }
@@ -74,7 +79,7 @@ impl Cause {
             Self::TooManyAttempts => Refusal::TooManyAttempts,
             Self::Revoked => Refusal::Revoked,
             Self::Version => Refusal::Version,
-            Self::Crowded | Self::SourceCrowded | Self::Busy | Self::TooManySessions => Refusal::Full,
+            Self::Crowded | Self::SourceCrowded | Self::Busy | Self::ListFull | Self::TooManySessions => Refusal::Full,
         }
     }
 }
@@ -260,7 +265,9 @@ impl Entrance {
         let Stage::Enrolling(mac) = self.stage else { return acts };
         match result {
             Err(EnrolError::Revoked) => self.refuse(context, Cause::Revoked, Duration::ZERO, &mut acts),
-            other => {
+            // Let in unlisted, it could not be revoked.
+            Err(EnrolError::Full) => self.refuse(context, Cause::ListFull, LIST_RETRY, &mut acts),
+            other @ (Ok(()) | Err(EnrolError::Store(_))) => {
                 if let Err(error) = other {
                     // It proved the code, so it may enter this once.
                     let message = format!("cannot remember {}: {error}; it will need the code again", self.device);
