@@ -11,6 +11,7 @@
 
 pub mod crowd;
 mod entrance;
+mod events;
 mod exchange;
 pub mod gate;
 mod job;
@@ -19,6 +20,7 @@ mod session;
 mod start;
 mod supervisor;
 
+pub use events::Events;
 pub use exchange::OWNED_BYTES_MAX;
 pub use gate::Gate;
 pub use job::{Job, JobDone, Jobs};
@@ -31,7 +33,6 @@ use crate::service::{FileRead, Service};
 use crate::share::Share;
 use crate::trust::Standing;
 use bytes::BytesMut;
-use crossbeam_channel::Sender;
 use crowd::Crowd;
 use session::Session;
 use signal::{HostAddress, JoinCode, JoinLink};
@@ -68,18 +69,11 @@ pub struct HostShared {
     pub key: PeerKey,
     /// Where clients find us, for the join link.
     pub addresses: Vec<HostAddress>,
-    /// Where events go; full means dropped, for no shard waits on a reader.
-    pub events: Sender<ServiceEvent>,
+    /// The way to the owner.
+    pub events: Events,
 }
 
 impl HostShared {
-    /// Tells the owner; a reader that does not keep up misses events rather than stalling a shard.
-    pub(crate) fn tell(&self, event: ServiceEvent) {
-        if self.events.try_send(event).is_err() {
-            tracing::debug!("an event was dropped: nobody reads them");
-        }
-    }
-
     /// The link a client may join by.
     pub(crate) fn link(&self, code: &JoinCode) -> String {
         JoinLink::new(code.clone(), self.addresses.clone())
@@ -87,8 +81,10 @@ impl HostShared {
     }
 
     /// Tells the owner the code that lets devices in now.
-    pub(crate) fn announce(&self, code: &JoinCode) {
-        self.tell(ServiceEvent::WaitingForPeer { code: code.reveal().to_string(), link: self.link(code) });
+    pub(crate) fn announce(&self) {
+        // Asked for here: of two shards that announce, the later one does not bring an older code.
+        let code = self.gate.code();
+        self.events.announce(ServiceEvent::WaitingForPeer { code: code.reveal().to_string(), link: self.link(&code) });
     }
 }
 

@@ -237,10 +237,10 @@ impl Entrance {
                         }
                     }
                     Err(_) => {
-                        if let Some(code) = gate.on_failed(context.now, guess) {
+                        if gate.on_failed(context.now, guess) {
                             let message = "too many wrong join codes: the code was replaced".into();
-                            context.shared.tell(ServiceEvent::Warning { message });
-                            context.shared.announce(&code);
+                            context.shared.events.tell(ServiceEvent::Warning { message });
+                            context.shared.announce();
                         }
                         self.refuse(context, Cause::WrongCode, Duration::ZERO, acts);
                     }
@@ -271,7 +271,7 @@ impl Entrance {
                 if let Err(error) = other {
                     // It proved the code, so it may enter this once.
                     let message = format!("cannot remember {}: {error}; it will need the code again", self.device);
-                    context.shared.tell(ServiceEvent::Warning { message });
+                    context.shared.events.tell(ServiceEvent::Warning { message });
                 }
                 acts.push(Act::Send(Control::HostConfirm { mac }));
                 self.welcome(context, true, &mut acts);
@@ -295,7 +295,7 @@ impl Entrance {
             share: shared.share_name.clone(),
             root: attr_to_wire(&root),
         }));
-        shared.tell(ServiceEvent::PeerConnected {
+        shared.events.tell(ServiceEvent::PeerConnected {
             peer: self.fingerprint(),
             name: self.device.clone(),
             address: self.remote,
@@ -308,7 +308,7 @@ impl Entrance {
         // Rounded up: who waits as long as told is not too early.
         let retry_after_ms = u32::try_from(retry_after.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX);
         acts.push(Act::Send(Control::Refused { reason: cause.refusal(), retry_after_ms }));
-        context.shared.tell(ServiceEvent::PeerRefused { address: self.remote, reason: cause.to_string() });
+        context.shared.events.on_refused(context.now, self.remote, cause.to_string());
     }
 
     pub(super) fn fingerprint(&self) -> String {

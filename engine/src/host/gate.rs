@@ -90,14 +90,14 @@ impl Gate {
         lock(&self.secret).attempts.on_succeeded(guess);
     }
 
-    /// Counts a wrong guess; after too many the code is replaced, and the new one returned for the owner to see.
-    pub(super) fn on_failed(&self, now: Instant, guess: Guess) -> Option<Arc<JoinCode>> {
+    /// Counts a wrong guess; after too many the code is replaced, which is true then, and the owner must see the new one.
+    pub(super) fn on_failed(&self, now: Instant, guess: Guess) -> bool {
         let mut secret = lock(&self.secret);
-        if !matches!(secret.attempts.on_failed(now, guess), Verdict::Rotate) {
-            return None;
+        let is_spent = matches!(secret.attempts.on_failed(now, guess), Verdict::Rotate);
+        if is_spent {
+            secret.code = Arc::new(fresh_code());
         }
-        secret.code = Arc::new(fresh_code());
-        Some(Arc::clone(&secret.code))
+        is_spent
     }
 
     /// Remembers a device that proved the code; durable when this returns. Blocks on the disk: for workers.

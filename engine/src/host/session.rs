@@ -96,6 +96,7 @@ impl Session {
     pub(super) fn on_closed(mut self, shared: &HostShared, reason: &str) {
         if self.entrance.is_inside() {
             shared
+                .events
                 .tell(ServiceEvent::PeerDisconnected { peer: self.entrance.fingerprint(), reason: reason.to_owned() });
         }
         self.entrance.abandon(shared);

@@ -3,7 +3,7 @@
 use super::gate::fresh_code;
 use super::quota::{Quotas, open_files_max};
 use super::supervisor::{Supervisor, join_shards, tell_all};
-use super::{Gate, HostMail, HostService, HostShared};
+use super::{Events, Gate, HostMail, HostService, HostShared};
 use crate::error::{EngineError, ErrorKind};
 use crate::event::ServiceEvent;
 use crate::io::{self, IoKind, IoMode, MailSender};
@@ -172,7 +172,7 @@ pub fn start_host(options: HostOptions) -> Result<(HostHandle, Receiver<ServiceE
         share_name: crate::trust::clean_name(&options.name.clone().unwrap_or(folder_name)),
         key: identity.public(),
         addresses: link_addresses(address),
-        events,
+        events: Events::new(events),
     });
     let pool =
         Pool::start().map_err(|error| EngineError::new(ErrorKind::Failed, format!("cannot start threads: {error}")))?;
@@ -204,14 +204,14 @@ pub fn start_host(options: HostOptions) -> Result<(HostHandle, Receiver<ServiceE
             return Err(error);
         }
     };
-    shared.tell(ServiceEvent::HostStarted {
+    shared.events.tell(ServiceEvent::HostStarted {
         path: folder,
         address,
         shards: shards.get(),
         io: kind.to_string(),
         name: shared.share_name.clone(),
     });
-    shared.announce(&shared.gate.code());
+    shared.announce();
     let supervisor = Supervisor { shared: Arc::clone(&shared), mail: mail.clone(), shards: running, pool, status };
     let supervisor = thread::Builder::new()
         .name("host-end".into())

@@ -9,7 +9,7 @@ use crate::status::StatusServer;
 use crossbeam_channel::bounded;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often the list of devices is looked at: a revocation by a program that cannot reach the control socket holds
 /// after this time at the latest. One stat(2) each.
@@ -36,7 +36,7 @@ impl Supervisor {
         drop(self.status);
         drop(self.pool);
         let reason = result.as_ref().err().map_or_else(|| "shut down".to_owned(), ToString::to_string);
-        crate::event::tell_last(&self.shared.events, reason);
+        crate::event::tell_last(self.shared.events.sender(), reason);
         result
     }
 }
@@ -100,10 +100,11 @@ impl Rounds {
             Err(error) => {
                 if !std::mem::replace(&mut self.unreadable, true) {
                     let message = format!("cannot read the list of devices: {error}; what it said before holds");
-                    shared.tell(ServiceEvent::Warning { message });
+                    shared.events.tell(ServiceEvent::Warning { message });
                 }
             }
         }
+        shared.events.handle_timeout(Instant::now());
         self.made += 1;
         if self.made == POLLS_PER_SWEEP {
             self.made = 0;

@@ -6,7 +6,7 @@ use super::rng::Rng;
 use bytes::BytesMut;
 use crossbeam_channel::{Receiver, bounded};
 use engine::ServiceEvent;
-use engine::host::{Gate, HostMail, HostService, HostShared, Job, Jobs, Quotas};
+use engine::host::{Events, Gate, HostMail, HostService, HostShared, Job, Jobs, Quotas};
 use engine::service::{FileRead, Service};
 use engine::share::Share;
 use engine::trust::{NodeKey, Peers, PublicKey};
@@ -85,7 +85,7 @@ fn open(folder: &Folder, identity: &Identity, code: &JoinCode) -> (Arc<HostShare
         share_name: "share".into(),
         key: identity.public(),
         addresses: Vec::new(),
-        events,
+        events: Events::new(events),
     };
     (Arc::new(shared), receiver)
 }
