@@ -26,7 +26,7 @@ const COPY_BYTES_MAX: u64 = 32 << 10;
 /// Bytes of one client's answers that wait on the heap while its windows are shut: read by the ring, or listed. Enough
 /// for 30 large reads side by side.
 ///
-/// Who has used it up goes on in small pieces: [`COPY_BYTES_MAX`] a read, [`SHORT_PAGE_ENTRIES`] a page. So no stream
+/// Who has used it up goes on in small pieces: 32 KiB a read, 64 entries a page. So no stream
 /// waits for another one to be read by the client, and what waits is this and a piece for each stream at most.
 pub const OWNED_BYTES_MAX: usize = 32 << 20;
 /// Entries of a directory page where there is no room for a full one: with the longest names, still less than
