@@ -69,7 +69,7 @@ pub enum Command {
     Ls(LsArguments),
     /// Show the running hosts and mounts of this user
     Status,
-    /// List or revoke the devices that may join without a code
+    /// List, revoke or forget the devices that may join without a code
     Peers(PeersArguments),
     /// Examine this machine and say what to do about what is found
     Doctor,
@@ -266,6 +266,11 @@ pub enum PeersCommand {
     List,
     /// Let a device in no more; running hosts drop it at once
     Revoke {
+        /// Its name, or the beginning of its fingerprint
+        which: String,
+    },
+    /// Forget a device, a revocation too: it may join again with the code
+    Forget {
         /// Its name, or the beginning of its fingerprint
         which: String,
     },

@@ -131,6 +131,32 @@ fn nothing_runs_and_nobody_joined() {
 }
 
 #[test]
+fn a_revoked_device_is_forgotten_by_name() {
+    let home = tempfile::tempdir().unwrap();
+    let state = home.path().join("s/wormhole");
+    // The program itself makes the folder, as its own.
+    assert_eq!(run(home.path(), "peers list").status.code(), Some(0));
+    let key = "ab".repeat(32);
+    let peer = format!(r#"{{"key":"{key}","name":"farm","first_seen":1,"last_seen":1,"state":"enrolled"}}"#);
+    std::fs::write(state.join("peers.json"), format!(r#"{{"version":1,"peers":[{peer}]}}"#)).unwrap();
+
+    let revoked = run(home.path(), "peers revoke farm --json");
+    assert_eq!(revoked.status.code(), Some(0), "{}", text(&revoked.stderr));
+    let events: Vec<serde_json::Value> =
+        text(&revoked.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&events[0]["type"], &events[0]["data"]["revoked"]), (&"PeerRevoked".into(), &true.into()));
+    assert_eq!(events[1], serde_json::json!({"type": "HostsTold", "data": {"count": 0}}));
+    assert!(text(&run(home.path(), "peers list").stdout).contains("(revoked)"));
+
+    let forgotten = run(home.path(), "peers forget farm");
+    assert_eq!(forgotten.status.code(), Some(0));
+    let said = text(&forgotten.stderr);
+    assert!(said.contains("Forgot farm") && said.contains("No running host"), "{said}");
+    assert!(text(&run(home.path(), "peers list").stderr).contains("No device has joined"));
+    assert_eq!(run(home.path(), "peers forget farm").status.code(), Some(3));
+}
+
+#[test]
 fn completions_name_the_commands() {
     let home = tempfile::tempdir().unwrap();
     for shell in ["bash", "zsh", "fish"] {

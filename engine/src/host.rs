@@ -6,25 +6,34 @@
 //!                                  ▼                                                        ▼ jobs for the worker pool
 //! ```
 //!
-//! Read [`gate`], then `entrance`, `session`, `exchange`. A shard's [`HostService`] owns its sessions; nothing is shared
-//! between shards but the gate, the share's root and the pool.
+//! Read [`gate`], [`crowd`] and [`quota`], then `entrance`, `session`, `exchange`. A shard's [`HostService`] owns its sessions; nothing
+//! is shared between shards but the gate, the quotas, the share's root and the pool.
 
+pub mod crowd;
 mod entrance;
+mod events;
 mod exchange;
 pub mod gate;
 mod job;
+pub mod quota;
 mod session;
 mod start;
+mod supervisor;
 
+pub use events::Events;
+pub use exchange::OWNED_BYTES_MAX;
 pub use gate::Gate;
 pub use job::{Job, JobDone, Jobs};
+pub use quota::Quotas;
+pub use session::HASHES_PER_SESSION_MAX;
 pub use start::{HostHandle, HostOptions, ShutdownHandle, host_node, start_host};
 
 use crate::event::ServiceEvent;
 use crate::service::{FileRead, Service};
 use crate::share::Share;
+use crate::trust::Standing;
 use bytes::BytesMut;
-use crossbeam_channel::Sender;
+use crowd::Crowd;
 use session::Session;
 use signal::{HostAddress, JoinCode, JoinLink};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -50,6 +59,8 @@ pub struct HostShared {
     pub share: Share,
     /// Who may enter.
     pub gate: Gate,
+    /// What each device may take.
+    pub quotas: Quotas,
     /// The host's display name.
     pub host_name: String,
     /// The share's display name.
@@ -58,18 +69,11 @@ pub struct HostShared {
     pub key: PeerKey,
     /// Where clients find us, for the join link.
     pub addresses: Vec<HostAddress>,
-    /// Where events go; full means dropped, for no shard waits on a reader.
-    pub events: Sender<ServiceEvent>,
+    /// The way to the owner.
+    pub events: Events,
 }
 
 impl HostShared {
-    /// Tells the owner; a reader that does not keep up misses events rather than stalling a shard.
-    pub(crate) fn tell(&self, event: ServiceEvent) {
-        if self.events.try_send(event).is_err() {
-            tracing::debug!("an event was dropped: nobody reads them");
-        }
-    }
-
     /// The link a client may join by.
     pub(crate) fn link(&self, code: &JoinCode) -> String {
         JoinLink::new(code.clone(), self.addresses.clone())
@@ -77,8 +81,10 @@ impl HostShared {
     }
 
     /// Tells the owner the code that lets devices in now.
-    pub(crate) fn announce(&self, code: &JoinCode) {
-        self.tell(ServiceEvent::WaitingForPeer { code: code.reveal().to_string(), link: self.link(code) });
+    pub(crate) fn announce(&self) {
+        // Asked for here: of two shards that announce, the later one does not bring an older code.
+        let code = self.gate.code();
+        self.events.announce(ServiceEvent::WaitingForPeer { code: code.reveal().to_string(), link: self.link(&code) });
     }
 }
 
@@ -87,6 +93,8 @@ pub struct HostService {
     shared: Arc<HostShared>,
     jobs: Box<dyn Jobs>,
     sessions: BTreeMap<ConnId, Session>,
+    /// Sessions of devices that are neither known nor inside.
+    crowd: Crowd,
     /// When strangers must be inside; an entry may outlive its need and is then without effect.
     entering: BTreeSet<(Instant, ConnId)>,
     /// File reads for the ring, and whose they are.
@@ -103,6 +111,7 @@ impl HostService {
             shared,
             jobs,
             sessions: BTreeMap::new(),
+            crowd: Crowd::default(),
             entering: BTreeSet::new(),
             reads: VecDeque::new(),
             read_owners: BTreeMap::new(),
@@ -130,21 +139,54 @@ impl HostService {
             read_token_next: &mut self.read_token_next,
         };
         act(session, &mut context);
+        if session.is_inside()
+            && let Some(source) = session.leave_crowd()
+        {
+            self.crowd.leave(source);
+        }
+    }
+
+    fn on_connected(&mut self, now: Instant, node: &mut Node, conn: ConnId, peer: PeerKey) {
+        let Some(mut connection) = node.connection(conn) else { return };
+        let remote = connection.remote();
+        let place = self.shared.quotas.try_enter(peer);
+        let is_known = place.is_some() && self.shared.gate.standing(peer) == Standing::Enrolled;
+        let source = (!is_known).then(|| remote.ip().into());
+        if source.is_some_and(|source| !self.crowd.try_join(source)) {
+            return connection.close(now, code::REFUSED, "too many at the entrance");
+        }
+        self.sessions.insert(conn, Session::new(peer, place, source, remote, connection.exporter()));
+        self.entering.insert((now + session::ENTRANCE_TIMEOUT, conn));
     }
 
     fn on_closed(&mut self, conn: ConnId, reason: &str) {
-        let Some(session) = self.sessions.remove(&conn) else { return };
+        let Some(mut session) = self.sessions.remove(&conn) else { return };
+        if let Some(source) = session.leave_crowd() {
+            self.crowd.leave(source);
+        }
         session.on_closed(&self.shared, reason);
-        let owners = &mut self.read_owners;
-        self.reads.retain(|read| {
-            let keep = owners.get(&read.token).is_none_or(|(owner, _)| *owner != conn);
-            if !keep {
-                owners.remove(&read.token);
-            }
-            keep
-        });
-        // Reads already in the ring come back to nobody and are dropped then.
+        forget_reads(&mut self.reads, &mut self.read_owners, |&(owner, _)| owner == conn);
     }
+
+    /// The most bytes of answers that wait on the heap for one client; for the simulator.
+    pub fn owned_bytes_max(&self) -> usize {
+        self.sessions.values().map(Session::owned_bytes).max().unwrap_or(0)
+    }
+}
+
+/// Drops the file reads of some owners that have not begun. Those in the ring come back to nobody, and are dropped then.
+fn forget_reads(
+    reads: &mut VecDeque<FileRead>,
+    owners: &mut BTreeMap<u64, (ConnId, StreamId)>,
+    of: impl Fn(&(ConnId, StreamId)) -> bool,
+) {
+    reads.retain(|read| {
+        let keep = owners.get(&read.token).is_none_or(|owner| !of(owner));
+        if !keep {
+            owners.remove(&read.token);
+        }
+        keep
+    });
 }
 
 /// What a session may use while it acts.
@@ -167,6 +209,12 @@ impl Context<'_> {
         self.read_owners.insert(token, (self.conn, stream));
         self.reads.push_back(FileRead { token, file, offset, length });
     }
+
+    /// Drops the reads for a stream that have not begun.
+    pub(crate) fn forget_reads(&mut self, stream: StreamId) {
+        let theirs = (self.conn, stream);
+        forget_reads(self.reads, self.read_owners, |&owner| owner == theirs);
+    }
 }
 
 impl Service for HostService {
@@ -174,12 +222,7 @@ impl Service for HostService {
 
     fn handle_event(&mut self, now: Instant, node: &mut Node, conn: ConnId, event: Event) {
         match event {
-            Event::Connected { peer } => {
-                let Some(connection) = node.connection(conn) else { return };
-                let session = Session::new(peer, connection.remote(), connection.exporter());
-                self.sessions.insert(conn, session);
-                self.entering.insert((now + session::ENTRANCE_TIMEOUT, conn));
-            }
+            Event::Connected { peer } => self.on_connected(now, node, conn, peer),
             Event::Closed(closed) => self.on_closed(conn, &closed.detail),
             Event::Opened(stream) => {
                 self.with_session(now, node, conn, |session, context| session.on_opened(context, stream))
@@ -190,7 +233,9 @@ impl Service for HostService {
             Event::Writable(stream) => {
                 self.with_session(now, node, conn, |session, context| session.on_writable(context, stream))
             }
-            Event::Finished(stream) => self.with_session(now, node, conn, |session, _| session.on_released(stream)),
+            Event::Finished(stream) => self.with_session(now, node, conn, |session, context| {
+                session.on_released(context, stream);
+            }),
             // Hosts open no streams.
             Event::StreamsAvailable => {}
         }

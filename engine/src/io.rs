@@ -40,7 +40,7 @@ mod transmit;
 mod uring;
 mod wake;
 
-pub use crate::sys::limits::{allowed_cpus, pin_thread, raise_descriptor_limit};
+pub use crate::sys::limits::{allowed_cpus, descriptor_limit, pin_thread, raise_descriptor_limit};
 pub use crate::sys::msg::TransmitTarget;
 pub use crate::sys::probe::{UringReport, UringUnavailable, probe_uring};
 pub use mailbox::{MailReceiver, MailSender, mailbox};

@@ -1,6 +1,6 @@
 //! Threads that may wait for a disk, so that shards need not.
 
-use crate::host::{HostMail, Job, Jobs};
+use crate::host::{HASHES_PER_SESSION_MAX, HostMail, Job, Jobs};
 use crate::io::MailSender;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use std::io;
@@ -12,8 +12,13 @@ use std::thread::{self, JoinHandle};
 const WORKERS: usize = 4;
 /// Threads that hash: their jobs take seconds, and must not stand before what takes microseconds.
 const HASHERS: usize = 2;
-/// Jobs one shard may have at the pool; its mailbox has room for all their answers.
-pub(crate) const JOBS_PER_SHARD_MAX: usize = 1_024;
+/// Quick jobs one shard may have at the pool; its mailbox has room for all their answers.
+const QUICK_PER_SHARD_MAX: usize = 1_024;
+/// Hashes one shard may have at the pool, counted apart so that they use up nobody's room: 32 clients with as many as
+/// each may have.
+const HASHES_PER_SHARD_MAX: usize = 32 * HASHES_PER_SESSION_MAX;
+/// Answers that may be on their way to one shard.
+pub(crate) const JOBS_PER_SHARD_MAX: usize = QUICK_PER_SHARD_MAX + HASHES_PER_SHARD_MAX;
 /// Jobs that may wait for a worker, of all shards together.
 const JOBS_WAITING_MAX: usize = 4_096;
 
@@ -68,7 +73,12 @@ struct Lanes {
 impl PoolEntry {
     /// The shard's way to the pool, with answers to `answer`.
     pub(crate) fn jobs(self, answer: MailSender<HostMail>) -> PoolJobs {
-        PoolJobs { orders: self.orders, answer, in_flight: Arc::new(AtomicUsize::new(0)) }
+        let lane = |orders, in_flight_max| Lane { orders, in_flight_max, in_flight: Arc::default() };
+        PoolJobs {
+            quick: lane(self.orders.quick, QUICK_PER_SHARD_MAX),
+            hashes: lane(self.orders.hashes, HASHES_PER_SHARD_MAX),
+            answer,
+        }
     }
 }
 
@@ -96,21 +106,28 @@ fn work(queue: &Receiver<Order>) {
 
 /// One shard's way to the pool and back.
 pub(crate) struct PoolJobs {
-    orders: Lanes,
+    quick: Lane,
+    hashes: Lane,
     answer: MailSender<HostMail>,
+}
+
+/// One shard's part of a lane.
+struct Lane {
+    orders: Sender<Order>,
     in_flight: Arc<AtomicUsize>,
+    in_flight_max: usize,
 }
 
 impl Jobs for PoolJobs {
     fn submit(&mut self, job: Job) -> Result<(), Box<Job>> {
-        if self.in_flight.load(Ordering::Relaxed) >= JOBS_PER_SHARD_MAX {
+        let lane = if job.is_hash() { &self.hashes } else { &self.quick };
+        if lane.in_flight.load(Ordering::Relaxed) >= lane.in_flight_max {
             return Err(Box::new(job));
         }
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        let lane = if job.is_hash() { &self.orders.hashes } else { &self.orders.quick };
-        let order = Order { job, answer: self.answer.clone(), in_flight: Arc::clone(&self.in_flight) };
-        lane.try_send(order).map_err(|error| {
-            self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        lane.in_flight.fetch_add(1, Ordering::Relaxed);
+        let order = Order { job, answer: self.answer.clone(), in_flight: Arc::clone(&lane.in_flight) };
+        lane.orders.try_send(order).map_err(|error| {
+            lane.in_flight.fetch_sub(1, Ordering::Relaxed);
             match error {
                 TrySendError::Full(order) | TrySendError::Disconnected(order) => Box::new(order.job),
             }

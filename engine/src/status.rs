@@ -23,7 +23,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -36,6 +36,9 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 /// Time for one exchange, both ends: the other process is on this machine and answers from memory.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Pause after a caller could not be accepted.
+const ACCEPT_PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
 /// Services of one kind that one process may run at once; tests run a few.
 const SERVICES_PER_PROCESS_MAX: u32 = 64;
@@ -92,7 +95,7 @@ pub struct StatusServer {
 impl StatusServer {
     /// Opens `RUNTIME/KIND-PID.sock` and answers there with `report` and `reload`.
     ///
-    /// Creates `runtime_dir` for its owner alone where it is missing. A second service of this kind in
+    /// Creates `runtime_dir` for its owner alone where it is missing; one that is there is left as it is. A second service of this kind in
     /// this process gets `KIND-PID-2.sock`, and so on.
     ///
     /// # Errors
@@ -203,6 +206,15 @@ pub enum StatusError {
         /// The folder.
         path: PathBuf,
     },
+    /// The folder of sockets was there before, and others may enter it. It is not ours to close: it may be somebody's
+    /// home.
+    #[error("other users can enter {} (mode {mode:04o}): run chmod 700 on it, or name another folder in WORMHOLE_RUNTIME_DIR", path.display())]
+    OpenDirectory {
+        /// The folder.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
     /// The socket cannot be bound; a path above 107 bytes is a common cause (unix(7)).
     #[error("cannot open the control socket {}", path.display())]
     Bind {
@@ -275,7 +287,7 @@ impl Answers {
     }
 }
 
-/// Makes `path` a folder that only this user may enter.
+/// Makes sure that `path` is a folder that only this user may enter: creates it so, or finds it so.
 fn prepare_directory(path: &Path) -> Result<(), StatusError> {
     let failed = |source| StatusError::Directory { path: path.to_owned(), source };
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
@@ -284,7 +296,7 @@ fn prepare_directory(path: &Path) -> Result<(), StatusError> {
         return Err(StatusError::ForeignDirectory { path: path.to_owned() });
     }
     if metadata.mode() & 0o077 != 0 {
-        fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed)?;
+        return Err(StatusError::OpenDirectory { path: path.to_owned(), mode: metadata.mode() & 0o7777 });
     }
     Ok(())
 }
@@ -350,8 +362,16 @@ fn serve(listener: &UnixListener, stopped: &io::PipeReader, answers: &Answers) {
         if waited[0].revents().is_empty() {
             continue;
         }
-        // A caller that hangs up before it is answered concerns nobody else.
-        let _ = listener.accept().and_then(|(stream, _)| attend(&stream, answers));
+        match listener.accept() {
+            // A caller that hangs up before it is answered concerns nobody else.
+            Ok((stream, _)) => drop(attend(&stream, answers)),
+            // Such as EMFILE: the caller still waits in the queue, and poll would say so at once, for ever.
+            Err(_) => {
+                let stop = PollFd::from_borrowed_fd(stopped.as_fd(), PollFlags::IN);
+                // However it ends, what follows is another look at both.
+                let _ = rustix::event::poll(&mut [stop], Some(&ACCEPT_PAUSE));
+            }
+        }
     }
 }
 
@@ -490,6 +510,13 @@ mod tests {
         StatusServer::start(dir, kind, Box::new(|| json!({"path": "/srv"})), reload).unwrap()
     }
 
+    /// A folder that only its owner may enter.
+    fn private_dir() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o700)).unwrap();
+        dir
+    }
+
     fn no_reload() -> ReloadFn {
         Box::new(|| Err("not here".into()))
     }
@@ -529,7 +556,7 @@ mod tests {
 
     #[test]
     fn a_socket_left_by_a_process_of_the_same_number_is_replaced() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = private_dir();
         let left = dir.path().join(format!("host-{}.sock", std::process::id()));
         drop(UnixListener::bind(&left).unwrap());
         let server = start(dir.path(), ServiceKind::Host, no_reload());
@@ -539,7 +566,7 @@ mod tests {
 
     #[test]
     fn reload_reaches_hosts_alone_and_failures_are_told() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = private_dir();
         let reloads = Arc::new(AtomicU32::new(0));
         let seen = Arc::clone(&reloads);
         let host = start(
@@ -561,7 +588,7 @@ mod tests {
 
     #[test]
     fn a_request_is_bounded_and_the_server_goes_on() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = private_dir();
         let server = start(dir.path(), ServiceKind::Host, no_reload());
         for request in [&b"nonsense\n"[..], &[b'x'; REQUEST_BYTES_MAX + 1]] {
             let mut stream = UnixStream::connect(server.path()).unwrap();
@@ -575,10 +602,42 @@ mod tests {
     }
 
     #[test]
-    fn a_loose_folder_is_closed_to_others() {
+    fn a_failing_accept_costs_no_spinning() {
         let dir = tempfile::tempdir().unwrap();
-        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
-        let _server = start(dir.path(), ServiceKind::Host, no_reload());
-        assert_eq!(fs::metadata(dir.path()).unwrap().mode() & 0o777, 0o700);
+        let path = dir.path().join("host-1.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        // A listener whose socket is shut down is readable for ever, and each accept fails.
+        rustix::net::shutdown(&listener, rustix::net::Shutdown::Both).unwrap();
+        let (stopped, stop) = io::pipe().unwrap();
+        let answers = Answers { report: Box::new(|| json!({})), reload: no_reload() };
+        let thread = std::thread::spawn(move || {
+            serve(&listener, &stopped, &answers);
+            rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime)
+        });
+        let begun_at = Instant::now();
+        while begun_at.elapsed() < 3 * Duration::from_millis(200) {
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+        drop(stop);
+        let used = thread.join().unwrap();
+        let used = Duration::new(used.tv_sec.unsigned_abs(), u32::try_from(used.tv_nsec).unwrap());
+        assert!(used < Duration::from_millis(100), "{used:?} of processor time in 0.6 s");
+    }
+
+    #[test]
+    fn a_folder_that_others_may_enter_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        for mode in [0o755, 0o710, 0o1777] {
+            fs::set_permissions(dir.path(), Permissions::from_mode(mode)).unwrap();
+            let report: ReportFn = Box::new(|| json!({}));
+            let refused = StatusServer::start(dir.path(), ServiceKind::Host, report, no_reload()).unwrap_err();
+            assert!(matches!(refused, StatusError::OpenDirectory { mode: found, .. } if found == mode), "{refused:?}");
+            assert!(refused.to_string().contains("chmod 700") && refused.to_string().contains("WORMHOLE_RUNTIME_DIR"));
+            assert_eq!(fs::metadata(dir.path()).unwrap().mode() & 0o7777, mode);
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        }
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o700)).unwrap();
+        drop(start(dir.path(), ServiceKind::Host, no_reload()));
     }
 }

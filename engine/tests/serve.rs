@@ -9,6 +9,9 @@ use std::path::Path;
 use std::time::Duration;
 use tempfile::TempDir;
 
+/// Within this anything that is waited for must have happened: a busy machine's time, not the host's.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 struct Lab {
     folder: TempDir,
     state: TempDir,
@@ -40,6 +43,12 @@ impl Lab {
         std::os::unix::fs::symlink("../small", folder.path().join("dir/link")).unwrap();
         let (host, events) = host(folder.path(), state.path(), io, 2);
         Self { folder, state, host, events, io }
+    }
+
+    /// Waits until the host tells such an event.
+    fn wait_for(&self, what: &str, is_it: impl Fn(&ServiceEvent) -> bool) {
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while !is_it(&self.events.recv_deadline(deadline).unwrap_or_else(|_| panic!("waited in vain for {what}"))) {}
     }
 
     fn options(&self, code: Option<&str>) -> RemoteOptions {
@@ -84,6 +93,22 @@ fn strangers_learn_nothing() {
         assert!(told, "the owner hears of the wrong guess");
         let code = lab.host.code();
         Remote::connect(lab.options(Some(&code))).expect("the right code still opens");
+    });
+}
+
+#[test]
+fn a_revocation_that_nobody_told_of_is_noticed() {
+    on_both_backends(|lab| {
+        let code = lab.host.code();
+        let remote = Remote::connect(lab.options(Some(&code))).unwrap();
+        let state = lab.state.path().join("host");
+        let device = engine::trust::list_peers(&state).unwrap().remove(0);
+        // As another process does that sees another runtime folder, and so not the control socket.
+        engine::trust::revoke_peer(&state, &device.fingerprint).unwrap();
+        lab.wait_for("the device to be dropped", |event| matches!(event, ServiceEvent::PeerDisconnected { .. }));
+        drop(remote);
+        let refused = Remote::connect(lab.options(Some(&code))).err().expect("refused");
+        assert_eq!(refused.kind, ErrorKind::Refused);
     });
 }
 

@@ -29,7 +29,7 @@ mod percent;
 pub mod target;
 
 pub use address::{DEFAULT_PORT, Host, HostAddress, HostAddressError};
-pub use attempts::{Attempt, Attempts, Expired, Guess, Refusal, RefusalCause, Verdict};
+pub use attempts::{Attempt, Attempts, Expired, Guess, Refusal, RefusalCause, Source, Verdict};
 pub use code::{CODE_RANDOM_BYTES, CodeError, JoinCode, Nameplate, WeakCode};
 pub use link::{JoinLink, LinkError};
 pub use pake::{Binding, ClientConfirm, ClientStart, HostExchange, PROOF_BYTES, PakeError, SHARE_BYTES, WrongCode};

@@ -21,7 +21,7 @@ mod world;
 
 pub use client::{ClientEnd, Heard};
 pub use folder::{Folder, HOLES_BYTES, LARGE_BYTES, OUTSIDE, content};
-pub use host::HostEnd;
+pub use host::{HostEnd, OPEN_FILES_MAX};
 pub use net::Net;
 pub use raw::{RawEnd, RawStream};
 pub use rng::Rng;

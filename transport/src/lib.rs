@@ -21,7 +21,7 @@ pub mod tuning;
 pub mod wire;
 
 pub use node::{
-    CloseReason, Closed, ConnId, ConnectError, Connection, Event, Inbound, Node, NodeOptions, ReadOutcome, Role,
-    StreamError, StreamId, Transmit,
+    CONNECTIONS_MAX, CloseReason, Closed, ConnId, ConnectError, Connection, Event, Inbound, Node, NodeOptions,
+    ReadOutcome, Role, StreamError, StreamId, Transmit,
 };
 pub use tls::{Identity, PeerKey, TlsError};

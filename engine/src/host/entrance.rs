@@ -11,16 +11,23 @@
 //! Until Inside the client is told nothing but versions and its refusal's cause.
 
 use super::Context;
-use super::job::{Job, Work};
+use super::job::{Cancel, Job, Work};
+use super::quota::SESSIONS_PER_KEY_MAX;
 use crate::convert::attr_to_wire;
 use crate::event::ServiceEvent;
 use crate::share::{Blocking, RelPath};
 use crate::trust::{EnrolError, PublicKey, Standing, clean_name};
-use signal::{Attempt, Binding, HostExchange};
+use signal::{Attempt, Binding, HostExchange, RefusalCause};
 use std::net::SocketAddr;
 use std::time::Duration;
 use transport::wire::{Control, Frames, REQUEST_BYTES_MAX, Refusal, VERSION_MAX, VERSION_MIN, WireError};
 use transport::{PeerKey, StreamId};
+
+/// When a device that has all the sessions it may is to try again: one that broke is noticed after `IDLE_TIMEOUT`.
+const PLACE_RETRY: Duration = Duration::from_secs(2);
+
+/// When a device that finds the list of devices full is to try again: the owner must forget some first.
+const LIST_RETRY: Duration = Duration::from_secs(60);
 
 enum Stage {
     Hello,
@@ -31,9 +38,57 @@ enum Stage {
     Refused,
 }
 
+/// Why somebody is refused, in the owner's words.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+enum Cause {
+    #[error("wrong join code")]
+    WrongCode,
+    #[error("too many wrong join codes lately")]
+    TooManyAttempts,
+    #[error("its key was revoked")]
+    Revoked,
+    #[error("no common protocol version")]
+    Version,
+    #[error("too many machines are joining at once")]
+    Crowded,
+    #[error("its address is joining already")]
+    SourceCrowded,
+    #[error("the host is overloaded")]
+    Busy,
+    #[error("{}", EnrolError::Full)]
+    ListFull,
+    #[error("this device has {SESSIONS_PER_KEY_MAX} connections already")]
+    TooManySessions,
+}
+
+impl From<RefusalCause> for Cause {
+    fn from(cause: RefusalCause) -> Self {
+        match cause {
+            RefusalCause::BackOff | RefusalCause::LastGuesses => Self::TooManyAttempts,
+            RefusalCause::Crowded => Self::Crowded,
+            RefusalCause::SourceCrowded => Self::SourceCrowded,
+        }
+    }
+}
+
+impl Cause {
+    /// What the client is told of it.
+    fn refusal(self) -> Refusal {
+        match self {
+            Self::WrongCode => Refusal::WrongCode,
+            Self::TooManyAttempts => Refusal::TooManyAttempts,
+            Self::Revoked => Refusal::Revoked,
+            Self::Version => Refusal::Version,
+            Self::Crowded | Self::SourceCrowded | Self::Busy | Self::ListFull | Self::TooManySessions => Refusal::Full,
+        }
+    }
+}
+
 /// One client's passage.
 pub(super) struct Entrance {
     peer: PeerKey,
+    /// The device may have one session more.
+    has_place: bool,
     remote: SocketAddr,
     exporter: [u8; 32],
     device: String,
@@ -52,9 +107,10 @@ pub(super) enum Act {
 pub(super) struct Breach(pub(super) &'static str);
 
 impl Entrance {
-    pub(super) fn new(peer: PeerKey, remote: SocketAddr, exporter: [u8; 32]) -> Self {
+    pub(super) fn new(peer: PeerKey, has_place: bool, remote: SocketAddr, exporter: [u8; 32]) -> Self {
         Self {
             peer,
+            has_place,
             remote,
             exporter,
             device: String::new(),
@@ -67,12 +123,16 @@ impl Entrance {
         matches!(self.stage, Stage::Inside)
     }
 
-    /// Gives an unfinished guess's place back when the client leaves.
-    pub(super) fn on_closed(&mut self, shared: &super::HostShared) {
-        if let Stage::Challenged(attempt) | Stage::Shared(attempt, _) =
-            std::mem::replace(&mut self.stage, Stage::Refused)
-        {
-            shared.gate.on_abandoned(attempt);
+    /// The client was refused, and nothing more is said.
+    pub(super) fn is_refused(&self) -> bool {
+        matches!(self.stage, Stage::Refused)
+    }
+
+    /// Gives an unfinished attempt's place back: the client leaves, or has broken the protocol.
+    pub(super) fn abandon(&mut self, shared: &super::HostShared) {
+        match std::mem::replace(&mut self.stage, Stage::Refused) {
+            Stage::Challenged(attempt) | Stage::Shared(attempt, _) => shared.gate.on_abandoned(attempt),
+            other => self.stage = other,
         }
     }
 
@@ -109,29 +169,35 @@ impl Entrance {
             (Stage::Hello, Control::Hello { version_min, version_max, prove, device, .. }) => {
                 self.device = clean_name(&device);
                 if version_min > VERSION_MAX || version_max < VERSION_MIN {
-                    self.refuse(context, Refusal::Version, Duration::ZERO, acts);
+                    self.refuse(context, Cause::Version, Duration::ZERO, acts);
                     return Ok(());
                 }
                 match gate.standing(self.peer) {
-                    Standing::Revoked => self.refuse(context, Refusal::Revoked, Duration::ZERO, acts),
+                    Standing::Revoked => self.refuse(context, Cause::Revoked, Duration::ZERO, acts),
+                    Standing::Enrolled | Standing::Unknown if !self.has_place => {
+                        self.refuse(context, Cause::TooManySessions, PLACE_RETRY, acts);
+                    }
                     Standing::Enrolled if !prove => {
                         let job = Job {
                             conn: context.conn,
                             stream: control,
                             work: Work::NoteConnected { key: self.peer },
+                            cancel: Cancel::default(),
                             shared: context.shared.clone(),
                         };
                         // When workers have no room the time of last sight goes unnoted; nothing hangs on it.
                         let _ = context.jobs.submit(job);
                         self.welcome(context, false, acts);
                     }
-                    Standing::Enrolled | Standing::Unknown => match gate.try_begin(context.now) {
-                        Ok(attempt) => {
-                            self.stage = Stage::Challenged(attempt);
-                            acts.push(Act::Send(Control::Challenge { version: VERSION_MAX }));
+                    Standing::Enrolled | Standing::Unknown => {
+                        match gate.try_begin(context.now, self.remote.ip().into()) {
+                            Ok(attempt) => {
+                                self.stage = Stage::Challenged(attempt);
+                                acts.push(Act::Send(Control::Challenge { version: VERSION_MAX }));
+                            }
+                            Err(refusal) => self.refuse(context, refusal.cause.into(), refusal.retry_after, acts),
                         }
-                        Err(retry_after) => self.refuse(context, Refusal::TooManyAttempts, retry_after, acts),
-                    },
+                    }
                 }
             }
             (Stage::Challenged(attempt), Control::ClientShare { share }) => {
@@ -150,7 +216,7 @@ impl Entrance {
             }
             (Stage::Shared(attempt, exchange), Control::ClientConfirm { mac }) => {
                 let Ok(guess) = gate.try_judge(context.now, attempt) else {
-                    self.refuse(context, Refusal::TooManyAttempts, Duration::ZERO, acts);
+                    self.refuse(context, Cause::TooManyAttempts, Duration::ZERO, acts);
                     return Ok(());
                 };
                 match exchange.verify(&mac) {
@@ -158,18 +224,25 @@ impl Entrance {
                         gate.on_succeeded(guess);
                         self.stage = Stage::Enrolling(ours);
                         let work = Work::Enrol { key: self.peer, name: self.device.clone() };
-                        let job = Job { conn: context.conn, stream: control, work, shared: context.shared.clone() };
+                        let job = Job {
+                            conn: context.conn,
+                            stream: control,
+                            work,
+                            // What a device has proved is written down even if it leaves meanwhile.
+                            cancel: Cancel::default(),
+                            shared: context.shared.clone(),
+                        };
                         if context.jobs.submit(job).is_err() {
-                            self.refuse(context, Refusal::Full, Duration::from_secs(1), acts);
+                            self.refuse(context, Cause::Busy, Duration::from_secs(1), acts);
                         }
                     }
                     Err(_) => {
-                        if let Some(code) = gate.on_failed(context.now, guess) {
+                        if gate.on_failed(context.now, guess) {
                             let message = "too many wrong join codes: the code was replaced".into();
-                            context.shared.tell(ServiceEvent::Warning { message });
-                            context.shared.announce(&code);
+                            context.shared.events.tell(ServiceEvent::Warning { message });
+                            context.shared.announce();
                         }
-                        self.refuse(context, Refusal::WrongCode, Duration::ZERO, acts);
+                        self.refuse(context, Cause::WrongCode, Duration::ZERO, acts);
                     }
                 }
             }
@@ -177,7 +250,11 @@ impl Entrance {
                 self.stage = Stage::Inside;
                 acts.push(Act::Close(handle));
             }
-            _ => return Err(Breach("control message out of turn")),
+            (stage, _) => {
+                self.stage = stage;
+                self.abandon(context.shared);
+                return Err(Breach("control message out of turn"));
+            }
         }
         Ok(())
     }
@@ -187,12 +264,14 @@ impl Entrance {
         let mut acts = Vec::new();
         let Stage::Enrolling(mac) = self.stage else { return acts };
         match result {
-            Err(EnrolError::Revoked) => self.refuse(context, Refusal::Revoked, Duration::ZERO, &mut acts),
-            other => {
+            Err(EnrolError::Revoked) => self.refuse(context, Cause::Revoked, Duration::ZERO, &mut acts),
+            // Let in unlisted, it could not be revoked.
+            Err(EnrolError::Full) => self.refuse(context, Cause::ListFull, LIST_RETRY, &mut acts),
+            other @ (Ok(()) | Err(EnrolError::Store(_))) => {
                 if let Err(error) = other {
                     // It proved the code, so it may enter this once.
                     let message = format!("cannot remember {}: {error}; it will need the code again", self.device);
-                    context.shared.tell(ServiceEvent::Warning { message });
+                    context.shared.events.tell(ServiceEvent::Warning { message });
                 }
                 acts.push(Act::Send(Control::HostConfirm { mac }));
                 self.welcome(context, true, &mut acts);
@@ -205,7 +284,7 @@ impl Entrance {
         let shared = context.shared;
         // The root is open already, so this waits for no disk.
         let Ok(root) = shared.share.attr(&RelPath::ROOT, Blocking::Allowed) else {
-            self.refuse(context, Refusal::Full, Duration::from_secs(1), acts);
+            self.refuse(context, Cause::Busy, Duration::from_secs(1), acts);
             return;
         };
         self.stage = Stage::Inside;
@@ -216,7 +295,7 @@ impl Entrance {
             share: shared.share_name.clone(),
             root: attr_to_wire(&root),
         }));
-        shared.tell(ServiceEvent::PeerConnected {
+        shared.events.tell(ServiceEvent::PeerConnected {
             peer: self.fingerprint(),
             name: self.device.clone(),
             address: self.remote,
@@ -224,19 +303,12 @@ impl Entrance {
         });
     }
 
-    fn refuse(&mut self, context: &Context<'_>, reason: Refusal, retry_after: Duration, acts: &mut Vec<Act>) {
+    fn refuse(&mut self, context: &Context<'_>, cause: Cause, retry_after: Duration, acts: &mut Vec<Act>) {
         self.stage = Stage::Refused;
         // Rounded up: who waits as long as told is not too early.
         let retry_after_ms = u32::try_from(retry_after.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX);
-        acts.push(Act::Send(Control::Refused { reason, retry_after_ms }));
-        let reason = match reason {
-            Refusal::WrongCode => "wrong join code",
-            Refusal::TooManyAttempts => "too many wrong join codes lately",
-            Refusal::Revoked => "its key was revoked",
-            Refusal::Version => "no common protocol version",
-            Refusal::Full => "the host is overloaded",
-        };
-        context.shared.tell(ServiceEvent::PeerRefused { address: self.remote, reason: reason.into() });
+        acts.push(Act::Send(Control::Refused { reason: cause.refusal(), retry_after_ms }));
+        context.shared.events.on_refused(context.now, self.remote, cause.to_string());
     }
 
     pub(super) fn fingerprint(&self) -> String {

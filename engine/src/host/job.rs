@@ -1,20 +1,44 @@
 //! Work that might wait for a disk, done by a worker pool off the shards; and the same work, tried at once from memory.
 
 use super::HostShared;
+use super::quota::{DeviceFiles, HeldFile};
 use crate::convert::attr_to_wire;
-use crate::share::{Blocking, FsError, ListLimit, OpenFile, RelPath, blake3_of};
+use crate::share::{Blocking, FsError, ListLimit, RelPath, blake3_of};
 use crate::trust::EnrolError;
 use bytes::Bytes;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use transport::wire::{Entry, INLINE_BYTES_MAX, PAGE_ENTRIES_MAX, PAGE_NAME_BYTES_MAX, Response, StatFs};
 use transport::{ConnId, PeerKey, StreamId};
 
 /// Times a file that keeps changing is read again for an open's inline bytes before they are left out.
 const INLINE_TRIES: u32 = 3;
 
+/// Tells a job that nobody waits for its answer any more.
+#[derive(Clone, Default)]
+pub(crate) struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    pub(crate) fn is_raised(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// What raises it when dropped: held by who waits for the answer.
+    pub(crate) fn on_drop(&self) -> CancelOnDrop {
+        CancelOnDrop(self.clone())
+    }
+}
+
+/// Raises its [`Cancel`] when it is dropped.
+pub(crate) struct CancelOnDrop(Cancel);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// What is to be done.
-#[derive(Clone)]
 pub(crate) enum Work {
     Attr {
         path: RelPath,
@@ -31,12 +55,13 @@ pub(crate) enum Work {
         path: RelPath,
         inline_max: u32,
         hash: bool,
+        /// The asker's share.
+        files: Arc<DeviceFiles>,
     },
     Hash {
-        file: Arc<OpenFile>,
+        file: Arc<HeldFile>,
         offset: u64,
         length: u64,
-        cancel: Arc<AtomicBool>,
     },
     StatFs,
     /// Remember a device that proved the code.
@@ -54,7 +79,7 @@ pub(crate) enum Work {
 pub(crate) enum Outcome {
     Response(Response),
     Opened {
-        file: Arc<OpenFile>,
+        file: Arc<HeldFile>,
         attr: transport::wire::Attr,
         inline: Bytes,
         whole: bool,
@@ -70,6 +95,7 @@ pub struct Job {
     pub(crate) conn: ConnId,
     pub(crate) stream: StreamId,
     pub(crate) work: Work,
+    pub(crate) cancel: Cancel,
     pub(crate) shared: Arc<HostShared>,
 }
 
@@ -77,6 +103,8 @@ pub struct Job {
 pub struct JobDone {
     pub(crate) conn: ConnId,
     pub(crate) stream: StreamId,
+    /// It was a [`Work::Hash`].
+    pub(crate) is_hash: bool,
     pub(crate) outcome: Outcome,
 }
 
@@ -86,10 +114,18 @@ impl Job {
         matches!(self.work, Work::Hash { .. })
     }
 
+    /// True when nobody waits for the answer any more: the job is done without its work then.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancel.is_raised()
+    }
+
     /// Does the work; may wait for disks and locks.
     pub fn perform(self) -> JobDone {
-        let outcome = perform(&self.shared, &self.work, Blocking::Allowed).unwrap_or_else(failed);
-        JobDone { conn: self.conn, stream: self.stream, outcome }
+        let outcome = match self.is_cancelled() {
+            true => Outcome::Noted,
+            false => perform(&self.shared, &self.work, &self.cancel, Blocking::Allowed).unwrap_or_else(failed),
+        };
+        JobDone { conn: self.conn, stream: self.stream, is_hash: self.is_hash(), outcome }
     }
 }
 
@@ -110,7 +146,7 @@ pub(crate) fn failed(error: FsError) -> Outcome {
 pub(crate) fn try_now(shared: &HostShared, work: &Work) -> Option<Outcome> {
     match work {
         Work::Attr { .. } | Work::Readlink { .. } | Work::Open { .. } => {
-            match perform(shared, work, Blocking::CachedOnly) {
+            match perform(shared, work, &Cancel::default(), Blocking::CachedOnly) {
                 Err(error) if error == FsError::WOULD_BLOCK => None,
                 done => Some(done.unwrap_or_else(failed)),
             }
@@ -120,7 +156,7 @@ pub(crate) fn try_now(shared: &HostShared, work: &Work) -> Option<Outcome> {
     }
 }
 
-fn perform(shared: &HostShared, work: &Work, blocking: Blocking) -> Result<Outcome, FsError> {
+fn perform(shared: &HostShared, work: &Work, cancel: &Cancel, blocking: Blocking) -> Result<Outcome, FsError> {
     let share = &shared.share;
     let response = match work {
         Work::Attr { path } => Response::Attr { attr: attr_to_wire(&share.attr(path, blocking)?) },
@@ -132,16 +168,17 @@ fn perform(shared: &HostShared, work: &Work, blocking: Blocking) -> Result<Outco
             let entry = |e: crate::share::Entry| Entry { name: e.name, cookie: e.cookie, attr: attr_to_wire(&e.attr) };
             Response::Page { entries: page.entries.into_iter().map(entry).collect(), end: page.end }
         }
-        Work::Open { path, inline_max, hash } => {
-            let file = Arc::new(share.open_file(path, blocking)?);
+        Work::Open { path, inline_max, hash, files } => {
+            let Some(slot) = files.try_open() else { return Err(FsError::from_errno(libc::EMFILE)) };
+            let file = Arc::new(HeldFile::new(share.open_file(path, blocking)?, slot));
             return open(file, *inline_max, *hash, blocking);
         }
-        Work::Hash { file, offset, length, cancel } => {
+        Work::Hash { file, offset, length } => {
             let size = file.attr()?.size;
             // Behind the end of the file there is nothing, whose hash is well known; as with reads, that is no error.
             let end = offset.saturating_add(*length).min(size);
             let start = end.min(*offset);
-            let hash = blake3_of(file, start..end, cancel)?;
+            let hash = blake3_of(file, start..end, &cancel.0)?;
             Response::Hash { hash, length: end - start }
         }
         Work::StatFs => {
@@ -170,7 +207,7 @@ fn perform(shared: &HostShared, work: &Work, blocking: Blocking) -> Result<Outco
 }
 
 /// Opens with all of the file's bytes, where they are few: bytes of one version, or none.
-fn open(file: Arc<OpenFile>, inline_max: u32, hash: bool, blocking: Blocking) -> Result<Outcome, FsError> {
+fn open(file: Arc<HeldFile>, inline_max: u32, hash: bool, blocking: Blocking) -> Result<Outcome, FsError> {
     let mut attr = file.attr()?;
     for _ in 0..INLINE_TRIES {
         // All of it or nothing: a part would have to be asked for again with the rest.
@@ -192,7 +229,7 @@ fn open(file: Arc<OpenFile>, inline_max: u32, hash: bool, blocking: Blocking) ->
 }
 
 /// Fills `target` from the file's start; returns how much there was.
-fn read_start(file: &OpenFile, target: &mut [u8], blocking: Blocking) -> Result<usize, FsError> {
+fn read_start(file: &HeldFile, target: &mut [u8], blocking: Blocking) -> Result<usize, FsError> {
     let mut read = 0;
     while read < target.len() {
         let offset = read as u64;

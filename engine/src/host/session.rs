@@ -1,17 +1,17 @@
 //! One client inside: its open files, its requests, and the mapped bytes on their way to it.
 
 use super::entrance::{Act, Breach, Entrance};
-use super::exchange::{Exchange, Source, Step};
+use super::exchange::{Exchanges, Source, Step};
 use super::job::{Job, JobDone, Outcome, Work, try_now};
+use super::quota::{HeldFile, Place};
 use super::{Context, HostShared};
 use crate::event::ServiceEvent;
-use crate::share::{MappedCheck, OpenFile, RelPath};
+use crate::share::{MappedCheck, RelPath};
 use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use transport::wire::{self, HANDLES_MAX, Request, Response, WireError, code};
 use transport::{PeerKey, ReadOutcome, StreamId};
@@ -19,8 +19,14 @@ use transport::{PeerKey, ReadOutcome, StreamId};
 /// Time a client has from its handshake to being inside; a stranger who dallies is closed.
 pub(super) const ENTRANCE_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// Hashes of one client that are under way or wait for a worker: twice what `wormhole get` asks for at once. Each may
+/// read a whole file.
+pub const HASHES_PER_SESSION_MAX: usize = 8;
+
 /// Mapped bytes of one mapping that are in the connection's send buffers.
 struct MappedSend {
+    /// Counts as open until the bytes are gone: they keep its descriptor.
+    _file: Arc<HeldFile>,
     check: MappedCheck,
     /// Highest file offset in the buffers: bytes up to here must still be in the file.
     end: u64,
@@ -32,28 +38,40 @@ pub(super) struct Session {
     peer: PeerKey,
     entrance: Entrance,
     control: Option<StreamId>,
+    /// Counted in the shard's crowd, as from there.
+    crowd: Option<signal::Source>,
     /// Control bytes the stream did not take yet.
     control_unsent: VecDeque<Bytes>,
-    exchanges: BTreeMap<StreamId, Exchange>,
-    handles: BTreeMap<u64, Arc<OpenFile>>,
+    exchanges: Exchanges,
+    /// Given back when the session ends. There is none for a device that has too many sessions; it is refused.
+    place: Option<Place>,
+    handles: BTreeMap<u64, Arc<HeldFile>>,
     handle_next: u64,
     mapped: Vec<MappedSend>,
-    /// Tells the session's jobs that nobody waits any more.
-    cancel: Arc<AtomicBool>,
+    /// Hashes that no worker has given back yet, of streams given up too; `<= HASHES_PER_SESSION_MAX`.
+    hashes: usize,
 }
 
 impl Session {
-    pub(super) fn new(peer: PeerKey, remote: SocketAddr, exporter: [u8; 32]) -> Self {
+    pub(super) fn new(
+        peer: PeerKey,
+        place: Option<Place>,
+        crowd: Option<signal::Source>,
+        remote: SocketAddr,
+        exporter: [u8; 32],
+    ) -> Self {
         Self {
             peer,
-            entrance: Entrance::new(peer, remote, exporter),
+            entrance: Entrance::new(peer, place.is_some(), remote, exporter),
             control: None,
+            crowd,
             control_unsent: VecDeque::new(),
-            exchanges: BTreeMap::new(),
+            exchanges: Exchanges::default(),
+            place,
             handles: BTreeMap::new(),
             handle_next: 1,
             mapped: Vec::new(),
-            cancel: Arc::new(AtomicBool::new(false)),
+            hashes: 0,
         }
     }
 
@@ -61,24 +79,34 @@ impl Session {
         self.peer
     }
 
+    /// Where it is counted in the crowd, which it leaves by this.
+    pub(super) fn leave_crowd(&mut self) -> Option<signal::Source> {
+        self.crowd.take()
+    }
+
+    /// Bytes of answers that wait on the heap.
+    pub(super) fn owned_bytes(&self) -> usize {
+        self.exchanges.owned_bytes()
+    }
+
     pub(super) fn is_inside(&self) -> bool {
         self.entrance.is_inside()
     }
 
     pub(super) fn on_closed(mut self, shared: &HostShared, reason: &str) {
-        self.cancel.store(true, Ordering::Relaxed);
         if self.entrance.is_inside() {
             shared
+                .events
                 .tell(ServiceEvent::PeerDisconnected { peer: self.entrance.fingerprint(), reason: reason.to_owned() });
         }
-        self.entrance.on_closed(shared);
+        self.entrance.abandon(shared);
     }
 
     pub(super) fn on_opened(&mut self, context: &mut Context<'_>, stream: StreamId) {
         if self.control.is_none() {
             self.control = Some(stream);
         } else if self.entrance.is_inside() {
-            self.exchanges.insert(stream, Exchange::new());
+            self.exchanges.insert(stream);
         } else {
             return breach(context, &Breach("a request before the welcome"));
         }
@@ -100,8 +128,8 @@ impl Session {
         if matches!(end, Some(ReadOutcome::Reset(_))) {
             return self.give_up(context, stream, code::CANCELLED);
         }
-        let Some(exchange) = self.exchanges.get_mut(&stream) else { return };
-        match exchange.handle_bytes(&bytes) {
+        let Some(request) = self.exchanges.with(stream, |exchange, _| exchange.handle_bytes(&bytes)) else { return };
+        match request {
             Ok(Some(request)) => self.begin(context, stream, request),
             Ok(None) => {}
             Err(WireError::UnknownKind(_)) => self.give_up(context, stream, code::UNSUPPORTED),
@@ -123,26 +151,36 @@ impl Session {
         let (Some(control), Some(mut connection)) = (self.control, context.node.connection(context.conn)) else {
             return;
         };
-        if connection.write(control, &mut self.control_unsent).is_err() {
+        match connection.write(control, &mut self.control_unsent) {
+            // A refusal is the last word. The connection is closed when it has arrived; see `on_released`.
+            Ok(true) if self.entrance.is_refused() => drop(connection.finish(control)),
+            Ok(_) => {}
             // The client stopped listening to the control stream: it will never be let in, or is leaving.
-            self.control_unsent.clear();
+            Err(_) => self.control_unsent.clear(),
         }
     }
 
     fn begin(&mut self, context: &mut Context<'_>, stream: StreamId, request: Request) {
         let path = |bytes: Vec<u8>| RelPath::parse(&bytes);
+        let mut expected = 0;
         let work = match request {
             Request::Attr { path: p } => path(p).map(|path| Work::Attr { path }),
             Request::List { path: p, cursor, entries_max } => {
+                let (entries_max, bytes_max) = self.exchanges.page(entries_max);
+                expected = bytes_max;
                 path(p).map(|path| Work::List { path, cursor, entries_max })
             }
             Request::Readlink { path: p } => path(p).map(|path| Work::Readlink { path }),
-            Request::Open { path: p, inline_max, hash } => path(p).map(|path| Work::Open { path, inline_max, hash }),
+            Request::Open { path: p, inline_max, hash } => {
+                let place = self.place.as_ref().expect("without a place nobody comes in");
+                path(p).map(|path| Work::Open { path, inline_max, hash, files: place.files() })
+            }
             Request::StatFs => Ok(Work::StatFs),
             Request::Hash { handle, offset, length } => match self.handles.get(&handle) {
-                Some(file) => {
-                    Ok(Work::Hash { file: Arc::clone(file), offset, length, cancel: Arc::clone(&self.cancel) })
+                Some(_) if self.hashes >= HASHES_PER_SESSION_MAX => {
+                    return self.respond(context, stream, &Response::Error { errno: libc::EAGAIN }, None);
                 }
+                Some(file) => Ok(Work::Hash { file: Arc::clone(file), offset, length }),
                 None => return self.respond(context, stream, &Response::Error { errno: libc::EBADF }, None),
             },
             Request::Read { handle, offset, length } => return self.read(context, stream, handle, offset, length),
@@ -154,13 +192,17 @@ impl Session {
         if let Some(outcome) = try_now(context.shared, &work) {
             return self.on_outcome(context, stream, outcome);
         }
-        let job = Job { conn: context.conn, stream, work, shared: Arc::clone(context.shared) };
-        if context.jobs.submit(job).is_err() {
-            self.respond(context, stream, &Response::Error { errno: libc::EAGAIN }, None);
+        let Some(cancel) = self.exchanges.with(stream, |exchange, _| exchange.begin_job(expected)) else { return };
+        let job = Job { conn: context.conn, stream, work, cancel, shared: Arc::clone(context.shared) };
+        let is_hash = job.is_hash();
+        match context.jobs.submit(job) {
+            Ok(()) => self.hashes += usize::from(is_hash),
+            Err(_) => self.respond(context, stream, &Response::Error { errno: libc::EAGAIN }, None),
         }
     }
 
     pub(super) fn on_job_done(&mut self, context: &mut Context<'_>, done: JobDone) {
+        self.hashes -= usize::from(done.is_hash);
         if let Outcome::Enrolled(result) = done.outcome {
             let acts = self.entrance.on_enrolled(context, result);
             return self.act(context, acts);
@@ -169,7 +211,7 @@ impl Session {
     }
 
     fn on_outcome(&mut self, context: &mut Context<'_>, stream: StreamId, outcome: Outcome) {
-        if !self.exchanges.contains_key(&stream) {
+        if !self.exchanges.contains(stream) {
             return; // Cancelled meanwhile, or nobody waits.
         }
         match outcome {
@@ -193,8 +235,7 @@ impl Session {
     }
 
     fn respond(&mut self, context: &mut Context<'_>, stream: StreamId, response: &Response, data: Option<Bytes>) {
-        let Some(exchange) = self.exchanges.get_mut(&stream) else { return };
-        exchange.respond(wire::encode(response), data);
+        self.exchanges.with(stream, |exchange, _| exchange.respond(wire::encode(response), data));
         self.pump(context, stream);
     }
 
@@ -208,8 +249,8 @@ impl Session {
         };
         let end = offset.saturating_add(length).min(attr.size).max(offset);
         let head = Response::Data { data: end - offset, size: attr.size, version: attr.version() };
-        let Some(exchange) = self.exchanges.get_mut(&stream) else { return };
-        exchange.send_file(wire::encode(&head), Source::new(file, offset, end));
+        let source = Source::new(file, offset, end);
+        self.exchanges.with(stream, |exchange, _| exchange.send_file(wire::encode(&head), source));
         self.pump(context, stream);
     }
 
@@ -222,27 +263,28 @@ impl Session {
     }
 
     pub(super) fn on_file_read(&mut self, context: &mut Context<'_>, stream: StreamId, result: io::Result<BytesMut>) {
-        let Some(exchange) = self.exchanges.get_mut(&stream) else { return };
-        match exchange.on_file_read(result) {
-            Ok(()) => self.pump(context, stream),
-            Err(code) => self.give_up(context, stream, code),
+        match self.exchanges.with(stream, |exchange, _| exchange.on_file_read(result)) {
+            Some(Ok(())) => self.pump(context, stream),
+            Some(Err(code)) => self.give_up(context, stream, code),
+            None => {}
         }
     }
 
     /// Moves an exchange on as far as windows and memory go.
     fn pump(&mut self, context: &mut Context<'_>, stream: StreamId) {
         loop {
-            let Some(exchange) = self.exchanges.get_mut(&stream) else { return };
             let Some(mut connection) = context.node.connection(context.conn) else { return };
-            match exchange.poll_step(&mut connection, stream) {
+            let step = self.exchanges.with(stream, |exchange, room| exchange.poll_step(&mut connection, stream, room));
+            let Some(step) = step else { return };
+            match step {
                 Step::Wait => return,
                 Step::Copied => {}
-                Step::Mapped(check, end) => self.note_mapped(stream, check, end),
+                Step::Mapped(file, check, end) => self.note_mapped(stream, file, check, end),
                 Step::Read { file, offset, length } => return context.read_file(stream, file, offset, length),
                 Step::GiveUp(code) => return self.give_up(context, stream, code),
                 Step::Finished => {
                     if !self.mapped.iter().any(|send| send.streams.contains(&stream)) {
-                        self.exchanges.remove(&stream);
+                        self.exchanges.remove(stream);
                     }
                     return;
                 }
@@ -250,7 +292,7 @@ impl Session {
         }
     }
 
-    fn note_mapped(&mut self, stream: StreamId, check: MappedCheck, end: u64) {
+    fn note_mapped(&mut self, stream: StreamId, file: Arc<HeldFile>, check: MappedCheck, end: u64) {
         match self.mapped.iter_mut().find(|send| send.check.is_same_mapping(&check)) {
             Some(send) => {
                 send.end = send.end.max(end);
@@ -258,13 +300,26 @@ impl Session {
                     send.streams.push(stream);
                 }
             }
-            None => self.mapped.push(MappedSend { check, end, streams: vec![stream] }),
+            None => self.mapped.push(MappedSend { _file: file, check, end, streams: vec![stream] }),
         }
     }
 
     /// Everything of a finished stream is acknowledged: its bytes are in nobody's buffer any more.
-    pub(super) fn on_released(&mut self, stream: StreamId) {
-        self.exchanges.remove(&stream);
+    pub(super) fn on_released(&mut self, context: &mut Context<'_>, stream: StreamId) {
+        if Some(stream) == self.control && self.entrance.is_refused() {
+            if let Some(mut connection) = context.node.connection(context.conn) {
+                connection.close(context.now, code::REFUSED, "refused");
+            }
+            return;
+        }
+        self.forget(context, stream);
+    }
+
+    /// Lets go of all that a stream has here.
+    fn forget(&mut self, context: &mut Context<'_>, stream: StreamId) {
+        if self.exchanges.remove(stream).is_some_and(|exchange| exchange.is_reading()) {
+            context.forget_reads(stream);
+        }
         self.release_mapped(stream);
     }
 
@@ -276,8 +331,7 @@ impl Session {
     }
 
     fn give_up(&mut self, context: &mut Context<'_>, stream: StreamId, code: u32) {
-        self.exchanges.remove(&stream);
-        self.release_mapped(stream);
+        self.forget(context, stream);
         if let Some(mut connection) = context.node.connection(context.conn) {
             connection.reset(stream, code);
             connection.stop(stream, code);

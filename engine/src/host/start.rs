@@ -1,7 +1,9 @@
 //! Starting and stopping a host: keys, sockets, shards, the control socket.
 
 use super::gate::fresh_code;
-use super::{Gate, HostMail, HostService, HostShared};
+use super::quota::{Quotas, open_files_max};
+use super::supervisor::{Supervisor, join_shards, tell_all};
+use super::{Events, Gate, HostMail, HostService, HostShared};
 use crate::error::{EngineError, ErrorKind};
 use crate::event::ServiceEvent;
 use crate::io::{self, IoKind, IoMode, MailSender};
@@ -17,7 +19,6 @@ use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 use transport::tuning::Tuning;
 use transport::{Identity, Node, NodeOptions, Role};
 
@@ -27,10 +28,6 @@ const EVENTS_MAX: usize = 4_096;
 const MAIL_MAX: usize = JOBS_PER_SHARD_MAX + 64;
 /// Shards of one host at most: the connection id's steering byte.
 const SHARDS_MAX: u16 = 128;
-/// Times a notice is offered to a shard whose mailbox is full.
-const TELL_TRIES_MAX: usize = 100_000;
-/// How often maps of files that nobody reads any more are let go; one lives on for one to two of these.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 /// Addresses offered in a join link at most.
 const LINK_ADDRESSES_MAX: usize = 8;
 
@@ -62,65 +59,6 @@ pub struct HostHandle {
     address: SocketAddr,
     /// Sees the shards' end and ends everything else with it.
     supervisor: Option<JoinHandle<Result<(), EngineError>>>,
-}
-
-/// A host's parts that end after its shards.
-struct Supervisor {
-    shared: Arc<HostShared>,
-    mail: Vec<MailSender<HostMail>>,
-    shards: Vec<JoinHandle<std::io::Result<()>>>,
-    pool: Pool,
-    status: StatusServer,
-}
-
-impl Supervisor {
-    /// Waits for the shards' end, then ends the rest and says so last.
-    fn run(self) -> Result<(), EngineError> {
-        let result = join_shards(self.shards, &self.mail, &self.shared);
-        drop(self.status);
-        drop(self.pool);
-        let reason = result.as_ref().err().map_or_else(|| "shut down".to_owned(), ToString::to_string);
-        crate::event::tell_last(&self.shared.events, reason);
-        result
-    }
-}
-
-/// Waits for every shard, and sweeps the share meanwhile; when one shard fails the others are ended too, for connections
-/// are steered to all of them.
-fn join_shards(
-    shards: Vec<JoinHandle<std::io::Result<()>>>,
-    mail: &[MailSender<HostMail>],
-    shared: &HostShared,
-) -> Result<(), EngineError> {
-    // Each is waited for by a thread of its own, for any may be the first to fail.
-    let (ended, ends) = bounded(shards.len());
-    let mut result = Ok(());
-    thread::scope(|scope| {
-        let count = shards.len();
-        for shard in shards {
-            let ended = ended.clone();
-            // The channel has room for every end.
-            scope.spawn(move || ended.send(shard.join()));
-        }
-        for _ in 0..count {
-            let end = loop {
-                match ends.recv_timeout(SWEEP_INTERVAL) {
-                    Ok(end) => break end,
-                    Err(_) => shared.share.sweep(),
-                }
-            };
-            let end = match end {
-                Ok(Ok(())) => Ok(()),
-                Ok(Err(error)) => Err(EngineError::new(ErrorKind::Failed, "a shard lost its socket").caused_by(error)),
-                Err(_) => Err(EngineError::new(ErrorKind::Failed, "a shard panicked; please report it")),
-            };
-            if result.is_ok() && end.is_err() {
-                tell_all(mail, || HostMail::Shutdown);
-                result = end;
-            }
-        }
-    });
-    result
 }
 
 /// Stops a service from any thread; cheap to clone.
@@ -189,18 +127,6 @@ impl Drop for HostHandle {
     }
 }
 
-fn tell_all(mail: &[MailSender<HostMail>], what: impl Fn() -> HostMail) {
-    for sender in mail {
-        let mut message = what();
-        for _ in 0..TELL_TRIES_MAX {
-            // A full mailbox is being emptied by its shard, unless that is gone and needs no telling.
-            let Err(back) = sender.send(message) else { break };
-            message = back;
-            thread::yield_now();
-        }
-    }
-}
-
 /// Serves a folder until it is shut down.
 ///
 /// Events come until `Stopped`.
@@ -230,9 +156,10 @@ pub fn start_host(options: HostOptions) -> Result<(HostHandle, Receiver<ServiceE
         EngineError::new(ErrorKind::Failed, message)
     })?;
     let address = sockets[0].local_addr().map_err(|error| EngineError::new(ErrorKind::Failed, error.to_string()))?;
-    if let Err(error) = io::raise_descriptor_limit() {
+    let descriptors = io::raise_descriptor_limit().unwrap_or_else(|error| {
         tracing::warn!(%error, "the limit on open files stays low");
-    }
+        io::descriptor_limit()
+    });
 
     let (events, receiver) = bounded(EVENTS_MAX);
     let folder = options.path.canonicalize().unwrap_or_else(|_| options.path.clone());
@@ -240,11 +167,12 @@ pub fn start_host(options: HostOptions) -> Result<(HostHandle, Receiver<ServiceE
     let shared = Arc::new(HostShared {
         share,
         gate,
+        quotas: Quotas::new(open_files_max(descriptors, shards.get())),
         host_name: crate::trust::clean_name(&machine_name()),
         share_name: crate::trust::clean_name(&options.name.clone().unwrap_or(folder_name)),
         key: identity.public(),
         addresses: link_addresses(address),
-        events,
+        events: Events::new(events),
     });
     let pool =
         Pool::start().map_err(|error| EngineError::new(ErrorKind::Failed, format!("cannot start threads: {error}")))?;
@@ -276,14 +204,14 @@ pub fn start_host(options: HostOptions) -> Result<(HostHandle, Receiver<ServiceE
             return Err(error);
         }
     };
-    shared.tell(ServiceEvent::HostStarted {
+    shared.events.tell(ServiceEvent::HostStarted {
         path: folder,
         address,
         shards: shards.get(),
         io: kind.to_string(),
         name: shared.share_name.clone(),
     });
-    shared.announce(&shared.gate.code());
+    shared.announce();
     let supervisor = Supervisor { shared: Arc::clone(&shared), mail: mail.clone(), shards: running, pool, status };
     let supervisor = thread::Builder::new()
         .name("host-end".into())

@@ -40,6 +40,11 @@ pub fn raise_descriptor_limit() -> io::Result<Option<u64>> {
     Ok(maximum)
 }
 
+/// The soft limit of open descriptors that holds now; `None` is no limit.
+pub fn descriptor_limit() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,6 +64,6 @@ mod tests {
     #[test]
     fn the_soft_limit_meets_the_hard_one() {
         let raised = raise_descriptor_limit().expect("raising to the hard limit");
-        assert_eq!(getrlimit(Resource::Nofile).current, raised);
+        assert_eq!(descriptor_limit(), raised);
     }
 }

@@ -85,18 +85,36 @@ pub fn list_peers(state_dir: &Path) -> Result<Vec<PeerRecord>, EngineError> {
     Ok(Peers::open(state_dir).map_err(stored)?.iter().map(PeerRecord::from).collect())
 }
 
-/// Keeps a device out from now on; `which` is its name or the beginning of its fingerprint. A running host must be told
-/// to reload.
+/// Keeps a device out from now on; `which` is its name or the beginning of its fingerprint. A running host notices
+/// within a second, or at once where it is told to reload.
 ///
 /// # Errors
 /// `NotFound` for a device that is not there, `Usage` for a name that several have.
 pub fn revoke_peer(state_dir: &Path, which: &str) -> Result<PeerRecord, EngineError> {
     let mut peers = Peers::open(state_dir).map_err(stored)?;
-    let key = match peers.select(which) {
-        Ok(peer) => peer.key,
-        Err(error @ SelectError::Nobody) => return Err(EngineError::new(ErrorKind::NotFound, error.to_string())),
-        Err(error) => return Err(EngineError::new(ErrorKind::Usage, error.to_string())),
-    };
+    let key = selected(&peers, which)?.key;
     peers.revoke(&key).map_err(stored)?;
     Ok(PeerRecord::from(peers.peer(&key).expect("revoked just now")))
+}
+
+/// Drops all memory of a device, a revocation included: it may join again, by the code. One that is inside stays until
+/// it leaves. Returns what was remembered.
+///
+/// # Errors
+/// As [`revoke_peer`].
+pub fn forget_peer(state_dir: &Path, which: &str) -> Result<PeerRecord, EngineError> {
+    let mut peers = Peers::open(state_dir).map_err(stored)?;
+    let peer = selected(&peers, which)?.clone();
+    peers.forget(&peer.key).map_err(stored)?;
+    Ok(PeerRecord::from(&peer))
+}
+
+fn selected<'a>(peers: &'a Peers, which: &str) -> Result<&'a Peer, EngineError> {
+    peers.select(which).map_err(|error| {
+        let kind = match error {
+            SelectError::Nobody => ErrorKind::NotFound,
+            SelectError::Several => ErrorKind::Usage,
+        };
+        EngineError::new(kind, error.to_string())
+    })
 }

@@ -6,7 +6,7 @@ use super::rng::Rng;
 use bytes::BytesMut;
 use crossbeam_channel::{Receiver, bounded};
 use engine::ServiceEvent;
-use engine::host::{Gate, HostMail, HostService, HostShared, Job, Jobs};
+use engine::host::{Events, Gate, HostMail, HostService, HostShared, Job, Jobs, Quotas};
 use engine::service::{FileRead, Service};
 use engine::share::Share;
 use engine::trust::{NodeKey, Peers, PublicKey};
@@ -27,6 +27,8 @@ use transport::{Identity, Inbound, Node, NodeOptions, PeerKey, Role};
 const EVENTS_MAX: usize = 16_384;
 /// Jobs that may wait at once; the engine's pool takes as many from one shard.
 const JOBS_MAX: usize = 1_024;
+/// Files that all clients may have open together: few enough that a scenario can come there.
+pub const OPEN_FILES_MAX: usize = 600;
 /// Longest a job or a file read takes.
 const DISK_DELAY_MAX: Duration = Duration::from_millis(5);
 
@@ -69,6 +71,8 @@ pub struct HostEnd {
     dirty: bool,
     /// File reads that went through the ring's stead.
     file_reads: u64,
+    /// Jobs that nobody waited for any more when their turn came.
+    jobs_cancelled: u64,
 }
 
 fn open(folder: &Folder, identity: &Identity, code: &JoinCode) -> (Arc<HostShared>, Receiver<ServiceEvent>) {
@@ -76,11 +80,12 @@ fn open(folder: &Folder, identity: &Identity, code: &JoinCode) -> (Arc<HostShare
     let shared = HostShared {
         share: Share::open(&folder.share()).expect("the folder can be shared"),
         gate: Gate::open(&folder.state(), code.clone()).expect("the list of devices can be read"),
+        quotas: Quotas::new(OPEN_FILES_MAX),
         host_name: "host".into(),
         share_name: "share".into(),
         key: identity.public(),
         addresses: Vec::new(),
-        events,
+        events: Events::new(events),
     };
     (Arc::new(shared), receiver)
 }
@@ -102,6 +107,7 @@ impl HostEnd {
             rng,
             dirty: false,
             file_reads: 0,
+            jobs_cancelled: 0,
         };
         host.start();
         host
@@ -159,6 +165,16 @@ impl HostEnd {
         self.file_reads
     }
 
+    /// Jobs that were given up before a worker began them.
+    pub fn jobs_cancelled(&self) -> u64 {
+        self.jobs_cancelled
+    }
+
+    /// The most bytes of answers that wait on the heap for one client.
+    pub fn owned_bytes_max(&self) -> usize {
+        self.live.as_ref().map_or(0, |live| live.service.owned_bytes_max())
+    }
+
     /// Connections the host's node holds.
     pub fn connections(&self) -> usize {
         self.live.as_ref().map_or(0, |live| live.node.connections())
@@ -214,7 +230,10 @@ impl HostEnd {
         let Some(Live { node, service }) = &mut self.live else { return };
         while let Some(entry) = self.tasks.first_entry().filter(|entry| entry.key().0 <= now) {
             match entry.remove() {
-                Task::Job(job) => service.handle_mail(now, node, HostMail::Done(Box::new(job.perform()))),
+                Task::Job(job) => {
+                    self.jobs_cancelled += u64::from(job.is_cancelled());
+                    service.handle_mail(now, node, HostMail::Done(Box::new(job.perform())));
+                }
                 Task::Read(read) => {
                     self.file_reads += 1;
                     service.handle_file_read(now, node, read.token, perform(&read));

@@ -152,8 +152,17 @@ impl World {
 
     /// Adds a stranger that connects at once; a `mute` one falls silent after its first flight. Returns its index.
     pub fn add_raw(&mut self, identity: &Identity, mute: bool) -> usize {
-        let index = self.raws.len();
-        let (address, seed) = (guest(2, index), self.rng.node_seed());
+        self.add_raw_at(identity, guest(2, self.raws.len()), mute)
+    }
+
+    /// Adds a stranger at the address of another one, as behind one router. Returns its index.
+    pub fn add_raw_beside(&mut self, identity: &Identity, other: usize) -> usize {
+        let port = 6_000 + u16::try_from(self.raws.len()).expect("few guests");
+        self.add_raw_at(identity, SocketAddr::new(self.raws[other].address().ip(), port), false)
+    }
+
+    fn add_raw_at(&mut self, identity: &Identity, address: SocketAddr, mute: bool) -> usize {
+        let (index, seed) = (self.raws.len(), self.rng.node_seed());
         self.raws.push(RawEnd::new(self.now, identity, HOST, address, seed, mute));
         index
     }

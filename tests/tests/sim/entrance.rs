@@ -2,6 +2,7 @@
 
 use engine::ServiceEvent;
 use engine::client::{Ask, ClientError};
+use engine::trust::peers::PEERS_MAX;
 use std::time::Duration;
 use tests::sim::{Entry, World, seeds};
 use transport::wire::Refusal;
@@ -115,6 +116,36 @@ fn a_revoked_device_leaves_and_stays_out() {
             assert_eq!(outcome(&mut world, back), why, "seed {seed}: the right code does not help");
         }
         world.check_file(beside, "odd");
+    });
+}
+
+#[test]
+fn a_full_list_takes_nobody_in_unlisted() {
+    seeds("a_full_list_takes_nobody_in_unlisted", 2, |seed| {
+        let mut world = World::quiet(seed);
+        let known = world.add_client(&Entry::Key);
+        world.join(known);
+        let path = world.folder.state().join("peers.json");
+        let mut list: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let peers = list["peers"].as_array_mut().expect("a list");
+        for number in peers.len()..PEERS_MAX {
+            let mut peer = peers[0].clone();
+            peer["key"] = format!("{:064x}", number + 1).into();
+            peers.push(peer);
+        }
+        std::fs::write(&path, list.to_string()).unwrap();
+        let (reason, retry_after) = refusal(&mut world, &Entry::Code);
+        assert_eq!(reason, Refusal::Full, "seed {seed}");
+        assert!(retry_after > Duration::ZERO);
+        let refused =
+            |e: &ServiceEvent| matches!(e, ServiceEvent::PeerRefused { reason, .. } if reason.contains("peers forget"));
+        assert_eq!(count(&world.host.events(), refused), 1, "the owner is told what to do");
+        world.check_file(known, "odd");
+        // With one forgotten there is room again.
+        list["peers"].as_array_mut().expect("a list").pop();
+        std::fs::write(&path, list.to_string()).unwrap();
+        let late = world.add_client(&Entry::Code);
+        assert_eq!(outcome(&mut world, late), None);
     });
 }
 

@@ -1,8 +1,14 @@
 //! A client that speaks the protocol as it pleases: refused cleanly, while a good one is served.
 
+use engine::ServiceEvent;
+use engine::host::crowd::{STRANGERS_MAX, STRANGERS_PER_SOURCE_MAX};
+use engine::host::quota::SESSIONS_PER_KEY_MAX;
+use engine::host::{HASHES_PER_SESSION_MAX, OWNED_BYTES_MAX};
 use std::time::Duration;
-use tests::sim::{Entry, OUTSIDE, World, seeds};
-use transport::wire::{Control, Kind, Message, PATH_BYTES_MAX, REQUEST_BYTES_MAX, Request, Response, code, encode};
+use tests::sim::{Entry, OPEN_FILES_MAX, OUTSIDE, World, seeds};
+use transport::wire::{
+    Control, Kind, Message, PATH_BYTES_MAX, REQUEST_BYTES_MAX, Refusal, Request, Response, code, encode,
+};
 use transport::{CloseReason, StreamId};
 
 /// Seeds of each scenario here.
@@ -178,8 +184,11 @@ fn words_out_of_turn_end_the_conversation() {
         scene.world.raws[bad].write(control, frame(&new), false);
         scene.world.run_until("a refusal", |world| !world.raws[bad].stream(control).messages::<Control>().is_empty());
         let told = scene.world.raws[bad].stream(control).messages();
-        assert!(matches!(told[..], [Control::Refused { reason: transport::wire::Refusal::Version, .. }]), "{told:?}");
-        scene.goes_on();
+        assert!(matches!(told[..], [Control::Refused { reason: Refusal::Version, .. }]), "{told:?}");
+        let refused_at = scene.world.age();
+        scene.world.run_until("the end", |world| world.raws[bad].closed.is_some());
+        assert!(scene.world.age() - refused_at < Duration::from_secs(1), "seed {seed}: nobody stays to be refused");
+        scene.ends_with_code(code::REFUSED);
     });
 }
 
@@ -372,5 +381,243 @@ fn ten_thousand_streams_are_answered_or_given_up() {
         assert_eq!(scene.world.raws[bad].closed, None);
         scene.world.check_file(good, "even");
         scene.goes_on();
+    });
+}
+
+#[test]
+fn hashes_are_bounded_and_end_with_their_streams() {
+    seeds("hashes_are_bounded_and_end_with_their_streams", SEEDS, |seed| {
+        let mut scene = Scene::inside(seed);
+        let (bad, good) = (scene.bad, scene.good);
+        let opened = scene.ask(&Request::Open { path: b"large".to_vec(), inline_max: 0, hash: false });
+        let Response::Opened { handle, .. } = opened else { panic!("{opened:?}") };
+        let request = frame(&Request::Hash { handle, offset: 0, length: u64::MAX });
+        let errors = |scene: &Scene, streams: &[StreamId]| {
+            let answer = |&stream| scene.world.raws[bad].stream(stream).message().expect("an answer");
+            streams.iter().filter(|stream| matches!(answer(stream), Response::Error { errno: libc::EAGAIN })).count()
+        };
+        // All at once: some are too many, by word.
+        let streams: Vec<_> = (0..3 * HASHES_PER_SESSION_MAX).map(|_| scene.send(request.clone())).collect();
+        scene
+            .world
+            .run_until("all answers", |world| streams.iter().all(|&stream| world.raws[bad].stream(stream).is_over()));
+        assert!(errors(&scene, &streams) > 0, "seed {seed}");
+        assert!(errors(&scene, &streams) <= 2 * HASHES_PER_SESSION_MAX, "seed {seed}");
+        // Given up as soon as they are asked for: most never begin, and they take nobody's room.
+        for _ in 0..20 {
+            let streams: Vec<_> = (0..HASHES_PER_SESSION_MAX).map(|_| scene.send(request.clone())).collect();
+            scene.world.run_for(Duration::from_micros(300));
+            streams.iter().for_each(|&stream| scene.world.raws[bad].abandon(stream));
+        }
+        scene.world.check_file(good, "even");
+        scene.world.run_for(Duration::from_secs(1));
+        assert!(scene.world.host.jobs_cancelled() > 0, "seed {seed}");
+        let answer = scene.ask(&Request::Hash { handle, offset: 0, length: 100 });
+        assert!(matches!(answer, Response::Hash { length: 100, .. }), "seed {seed}: {answer:?}");
+        scene.goes_on();
+    });
+}
+
+#[test]
+fn a_greedy_device_takes_half_of_the_open_files_and_no_more() {
+    seeds("a_greedy_device_takes_half_of_the_open_files_and_no_more", 3, |seed| {
+        let mut scene = Scene::inside(seed);
+        let good = scene.good;
+        let open = Request::Open { path: b"large".to_vec(), inline_max: 0, hash: false };
+        let mut handles = Vec::new();
+        let refused = loop {
+            match scene.ask(&open) {
+                Response::Opened { handle, .. } => handles.push(handle),
+                other => break other,
+            }
+        };
+        assert!(matches!(refused, Response::Error { errno: libc::EMFILE }), "seed {seed}: {refused:?}");
+        assert_eq!(handles.len(), OPEN_FILES_MAX / 2, "seed {seed}");
+        // Names are looked up all the same, and others open what they like.
+        assert!(matches!(scene.ask(&Request::Attr { path: b"one".to_vec() }), Response::Attr { .. }));
+        for _ in 0..50 {
+            scene.world.open(good, "large", 0);
+        }
+        // What is closed is room again, for this device too.
+        let control = scene.control;
+        for handle in handles {
+            scene.world.raws[scene.bad].write(control, encode(&Control::Close { handle }), false);
+        }
+        scene.world.run_for(Duration::from_secs(1));
+        assert!(matches!(scene.ask(&open), Response::Opened { .. }), "seed {seed}");
+        scene.goes_on();
+    });
+}
+
+#[test]
+fn a_device_has_so_many_sessions_and_no_more() {
+    seeds("a_device_has_so_many_sessions_and_no_more", 5, |seed| {
+        let mut world = World::quiet(seed);
+        let good = world.add_client(&Entry::Key);
+        world.join(good);
+        let identity = World::new_identity();
+        world.host.enrol(&world.folder, identity.public(), "bad");
+        let said = |world: &mut World| {
+            let (bad, control) = stranger(world, &identity);
+            world.raws[bad].write(control, encode(&hello(false)), false);
+            world.run_until("a word", |world| world.raws[bad].stream(control).message::<Control>().is_some());
+            (bad, world.raws[bad].stream(control).message::<Control>().expect("a word"))
+        };
+        let mut inside = Vec::new();
+        for _ in 0..SESSIONS_PER_KEY_MAX {
+            let (bad, word) = said(&mut world);
+            assert!(matches!(word, Control::Welcome { .. }), "seed {seed}: {word:?}");
+            inside.push(bad);
+        }
+        let (_, word) = said(&mut world);
+        let Control::Refused { reason: Refusal::Full, retry_after_ms: 1.. } = word else { panic!("{word:?}") };
+        let told = world.host.events();
+        let mut reasons = told.iter().filter_map(|event| match event {
+            ServiceEvent::PeerRefused { reason, .. } => Some(reason),
+            _ => None,
+        });
+        assert!(reasons.next_back().expect("the owner hears of it").contains("connections already"), "{told:?}");
+        let now = world.now();
+        world.raws[inside[0]].close(now);
+        world.run_for(Duration::from_secs(1));
+        let (_, word) = said(&mut world);
+        assert!(matches!(word, Control::Welcome { .. }), "seed {seed}: {word:?}");
+        world.check_file(good, "odd");
+    });
+}
+
+#[test]
+fn answers_that_nobody_takes_wait_in_bounded_memory() {
+    seeds("answers_that_nobody_takes_wait_in_bounded_memory", 2, |seed| {
+        /// Bytes a stream has on the heap where the client's room is used up.
+        const PIECE: usize = 32 << 10;
+        let mut scene = Scene::inside(seed);
+        let bad = scene.bad;
+        // Holes are in no cache: they come by way of the ring.
+        let holes = std::fs::File::create(scene.world.folder.share().join("sparse")).unwrap();
+        holes.set_len((AT_ONCE as u64) << 20).unwrap();
+        let opened = scene.ask(&Request::Open { path: b"sparse".to_vec(), inline_max: 0, hash: false });
+        let Response::Opened { handle, .. } = opened else { panic!("{opened:?}") };
+        // What the host sends is lost, so it may soon send no more.
+        let from = scene.world.age();
+        scene.world.net.weather()[1].partitions.push((from, from + Duration::from_secs(3)));
+        let mut streams = Vec::new();
+        while let Some(stream) = scene.world.raws[bad].open() {
+            let offset = (streams.len() as u64) << 20;
+            let request = match streams.len() % 8 {
+                7 => Request::List { path: Vec::new(), cursor: 0, entries_max: u32::MAX },
+                _ => Request::Read { handle, offset, length: 1 << 20 },
+            };
+            scene.world.raws[bad].write(stream, frame(&request), true);
+            streams.push(stream);
+        }
+        assert!(streams.len() > AT_ONCE / 2);
+        let mut most = 0;
+        for _ in 0..2_000 {
+            scene.world.run_for(Duration::from_millis(1));
+            most = most.max(scene.world.host.owned_bytes_max());
+        }
+        assert!(most > OWNED_BYTES_MAX / 2, "seed {seed}: {most}");
+        assert!(most <= OWNED_BYTES_MAX + AT_ONCE * PIECE, "seed {seed}: {most}");
+        // The last ones had the least room; they come whole, though others are never read to their end.
+        let (others, last) = streams.split_at(streams.len() - 10);
+        others.iter().for_each(|&stream| scene.world.raws[bad].abandon(stream));
+        scene
+            .world
+            .run_until("what is left", |world| last.iter().all(|&stream| world.raws[bad].stream(stream).is_over()));
+        for &stream in last {
+            let told = scene.world.raws[bad].stream(stream);
+            assert_eq!(told.reset, None, "seed {seed}");
+            match told.message().expect("an answer") {
+                Response::Data { data, .. } => assert!(told.bytes.ends_with(&vec![0; 1 << 20]) && data == 1 << 20),
+                Response::Page { entries, .. } => assert!(!entries.is_empty()),
+                other => panic!("seed {seed}: {other:?}"),
+            }
+        }
+        assert_eq!(scene.world.host.owned_bytes_max(), 0, "seed {seed}: nothing waits any more");
+        let good = scene.good;
+        scene.world.check_file(good, "odd");
+    });
+}
+
+#[test]
+fn silent_strangers_of_one_address_keep_nobody_out() {
+    seeds("silent_strangers_of_one_address_keep_nobody_out", SEEDS, |seed| {
+        let mut world = World::quiet(seed);
+        let (first, control) = stranger(&mut world, &World::new_identity());
+        let mut silent = vec![(first, control)];
+        for _ in 0..10 {
+            let bad = world.add_raw_beside(&World::new_identity(), first);
+            world.run_until("a handshake", |world| world.raws[bad].is_connected());
+            let control = world.raws[bad].open().expect("a fresh connection allows streams");
+            silent.push((bad, control));
+        }
+        let mut challenged = 0;
+        for (bad, control) in silent {
+            world.raws[bad].write(control, encode(&hello(true)), false);
+            world.run_until("a word", |world| world.raws[bad].stream(control).message::<Control>().is_some());
+            match world.raws[bad].stream(control).message() {
+                Some(Control::Challenge { .. }) => challenged += 1,
+                Some(Control::Refused { reason: Refusal::Full, retry_after_ms: 1.. }) => {}
+                other => panic!("seed {seed}: {other:?}"),
+            }
+        }
+        assert_eq!(challenged, 2, "seed {seed}");
+        let good = world.add_client(&Entry::Code);
+        world.join(good);
+        world.check_file(good, "odd");
+    });
+}
+
+#[test]
+fn who_breaks_the_protocol_holds_no_place_at_the_entrance() {
+    seeds("who_breaks_the_protocol_holds_no_place_at_the_entrance", SEEDS, |seed| {
+        let mut world = World::quiet(seed);
+        for _ in 0..8 {
+            let (bad, control) = stranger(&mut world, &World::new_identity());
+            let words = [frame(&hello(true)), frame(&Control::ClientConfirm { mac: [9; 32] })].concat();
+            world.raws[bad].write(control, words, false);
+            world.run_until("the end", |world| world.raws[bad].closed.is_some());
+        }
+        let good = world.add_client(&Entry::Code);
+        world.join(good);
+    });
+}
+
+#[test]
+fn a_crowd_of_strangers_leaves_room_for_others() {
+    seeds("a_crowd_of_strangers_leaves_room_for_others", 1, |seed| {
+        let mut world = World::quiet(seed);
+        let identity = World::new_identity();
+        let come = |world: &mut World, beside: Option<usize>| {
+            let bad = match beside {
+                Some(other) => world.add_raw_beside(&identity, other),
+                None => world.add_raw(&identity, false),
+            };
+            world.run_until("a handshake", |world| world.raws[bad].is_connected());
+            world.run_for(Duration::from_millis(10));
+            (bad, world.raws[bad].closed.is_none())
+        };
+        let (first, _) = come(&mut world, None);
+        let stay = |stays: &[(usize, bool)]| stays.iter().filter(|(_, stays)| *stays).count();
+        let beside: Vec<_> = (0..STRANGERS_PER_SOURCE_MAX + 5).map(|_| come(&mut world, Some(first))).collect();
+        assert_eq!(stay(&beside), STRANGERS_PER_SOURCE_MAX - 1, "seed {seed}");
+        let elsewhere = world.add_client(&Entry::Code);
+        world.join(elsewhere);
+        // They come faster than they are closed for being slow.
+        let all: Vec<_> = (0..STRANGERS_MAX).map(|_| come(&mut world, None)).collect();
+        assert!(world.age() < Duration::from_secs(15), "seed {seed}: {:?}", world.age());
+        assert_eq!(stay(&all), STRANGERS_MAX - STRANGERS_PER_SOURCE_MAX, "seed {seed}");
+        let (last, _) = all[all.len() - 1];
+        let closed = world.raws[last].closed.clone().expect("it is one too many");
+        assert_eq!(closed.reason, CloseReason::Peer(code::REFUSED.into()), "{closed:?}");
+        let known = world.add_client(&Entry::Key);
+        world.join(known);
+        world.check_file(known, "odd");
+        // Whoever is patient comes in when those have been sent away.
+        world.run_for(Duration::from_secs(16));
+        let late = world.add_client(&Entry::Code);
+        world.join(late);
+        assert_eq!(world.clients[elsewhere].losses.len(), 0);
     });
 }
