@@ -201,6 +201,7 @@ impl Client {
             }
             self.finish(call, Err(CallError::TimedOut));
         }
+        self.send_closes(node);
         if self.pinned.is_none() && self.is_long_down(now) && !matches!(self.state, State::Over(_)) {
             self.give_up(ClientError::Unreachable(self.options.addresses.clone()));
         }
