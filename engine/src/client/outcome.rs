@@ -119,6 +119,22 @@ pub enum ClientError {
     Closed,
 }
 
+impl ClientError {
+    /// How much it tells somebody whose attempts failed at several addresses for several reasons. More to do about it
+    /// comes first, then what a host said that knows this device, then what any host would say.
+    pub(super) fn helpfulness(&self) -> u8 {
+        match self {
+            Self::Unreachable(_) | Self::Closed => 0,
+            Self::Incompatible(_) | Self::Refused(Refusal::Version, _) => 1,
+            Self::WrongHost => 2,
+            Self::UnknownHost | Self::Refused(Refusal::WrongCode, _) => 3,
+            Self::NotEnrolled => 4,
+            Self::Refused(Refusal::Full | Refusal::TooManyAttempts, _) => 5,
+            Self::Refused(Refusal::Revoked, _) => 6,
+        }
+    }
+}
+
 fn list(addresses: &[SocketAddr]) -> String {
     addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
