@@ -42,14 +42,17 @@ const PROOFS_OPEN_MAX: u32 = 2;
 pub struct ClientOptions {
     /// Where the host may be; tried in turn.
     pub addresses: Vec<SocketAddr>,
-    /// The join code, used only where the host does not know this device or this device not the host.
+    /// The join code, used only where the host does not know this device, or its key is not the one expected there.
     pub code: Option<JoinCode>,
     /// This device's name, shown to the host's owner.
     pub device: String,
     /// This device's public key.
     pub key: PeerKey,
-    /// Keys of the hosts this device has enrolled with.
+    /// Keys of the hosts this device has enrolled with. One of them is let stand for the host that is meant where
+    /// neither a code nor `known_at` says which that is.
     pub trusted: Vec<PeerKey>,
+    /// The host that was last met at an address, for those of `addresses` where one was: no other is trusted there.
+    pub known_at: BTreeMap<SocketAddr, PeerKey>,
     /// Bound on every call while the host does not answer.
     pub timeout: Duration,
 }
@@ -274,9 +277,14 @@ impl Client {
             self.drop_connection(now, node, conn, "this host has refused already");
             return;
         }
-        let trusted = self.pinned == Some(peer) || self.options.trusted.contains(&peer);
+        let Some(address) = node.connection(conn).map(|connection| connection.remote()) else { return };
+        let trusted = self.is_trusted(peer, address);
         if !trusted && self.options.code.is_none() {
-            self.on_refused(now, node, conn, None, ClientError::UnknownHost);
+            let error = match self.options.known_at.contains_key(&address) {
+                true => ClientError::OtherHost(address),
+                false => ClientError::UnknownHost,
+            };
+            self.on_refused(now, node, conn, None, error);
             return;
         }
         if !trusted && self.proofs_open >= PROOFS_OPEN_MAX {
@@ -292,6 +300,16 @@ impl Client {
         let hello = proof.hello(&self.options.device);
         self.state = State::Proving { conn, give_up_at: now + ATTEMPT_TIMEOUT, proof: Box::new(proof) };
         self.write(node, conn, stream, wire::encode(&hello));
+    }
+
+    /// Whether this host's key is enough, so that it need not prove the code.
+    fn is_trusted(&self, peer: PeerKey, address: SocketAddr) -> bool {
+        match (self.pinned, self.options.known_at.get(&address)) {
+            (Some(pinned), _) => pinned == peer,
+            (None, Some(&known)) => known == peer,
+            // A code says which host is meant; a key that is known from elsewhere does not stand in for it.
+            (None, None) => self.options.code.is_none() && self.options.trusted.contains(&peer),
+        }
     }
 
     fn read_control(&mut self, now: Instant, node: &mut Node, conn: ConnId, stream: StreamId) {

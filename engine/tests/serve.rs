@@ -4,6 +4,7 @@ use engine::{
     ErrorKind, HostHandle, HostOptions, IoMode, Receiver, Remote, RemoteKind, RemoteOptions, ServiceEvent, start_host,
 };
 use std::fs;
+use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::path::Path;
 use std::time::Duration;
@@ -17,10 +18,16 @@ struct Lab {
     io: IoMode,
 }
 
-fn host(folder: &Path, state: &Path, io: IoMode, shards: u16) -> (HostHandle, Receiver<ServiceEvent>) {
+fn host(
+    folder: &Path,
+    state: &Path,
+    io: IoMode,
+    shards: u16,
+    bind: SocketAddr,
+) -> (HostHandle, Receiver<ServiceEvent>) {
     start_host(HostOptions {
         path: folder.to_owned(),
-        bind: ([127, 0, 0, 1], 0).into(),
+        bind,
         name: Some("stuff".into()),
         code: None,
         shards: NonZeroU16::new(shards),
@@ -38,7 +45,7 @@ impl Lab {
         fs::write(folder.path().join("large"), vec![7; 5 << 20]).unwrap();
         fs::create_dir(folder.path().join("dir")).unwrap();
         std::os::unix::fs::symlink("../small", folder.path().join("dir/link")).unwrap();
-        let (host, events) = host(folder.path(), state.path(), io, 2);
+        let (host, events) = host(folder.path(), state.path(), io, 2, ([127, 0, 0, 1], 0).into());
         Self { folder, state, host, events, io }
     }
 
@@ -69,6 +76,25 @@ fn a_code_lets_a_device_in_and_its_key_does_so_later() {
         Remote::connect(lab.options(None)).expect("an enrolled device needs no code");
         let stale = Remote::connect(lab.options(Some("1-wrong-wrong-wrong-wrong")));
         stale.expect("an enrolled device uses its key even with a stale code");
+    });
+}
+
+#[test]
+fn another_host_at_a_known_address_needs_its_code() {
+    on_both_backends(|lab| {
+        let code = lab.host.code();
+        drop(Remote::connect(lab.options(Some(&code))).expect("the right code opens"));
+        let (mut options, address) = (lab.options(None), lab.host.address());
+        drop(lab.host);
+        let (folder, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (other, _events) = host(folder.path(), state.path(), lab.io, 1, address);
+        let refused = Remote::connect(options.clone()).err().expect("another key is not trusted");
+        assert_eq!(refused.kind, ErrorKind::Refused);
+        assert!(refused.to_string().contains("another host answers at"), "{refused}");
+        options.code = Some(signal::JoinCode::parse(&other.code()).unwrap());
+        drop(Remote::connect(options.clone()).expect("its code opens"));
+        options.code = None;
+        Remote::connect(options).expect("it is the one that is known there now");
     });
 }
 

@@ -105,6 +105,11 @@ pub enum ClientError {
     /// This device does not know the host and holds no code.
     #[error("this device has not joined that host yet: give its join code")]
     UnknownHost,
+    /// Another key than before answers at this address, and this device holds no code.
+    #[error(
+        "another host answers at {0} than the one this device joined there; if it was set up anew, give its join code"
+    )]
+    OtherHost(SocketAddr),
     /// The host does not know this device and this device holds no code.
     #[error("the host does not know this device: give its join code")]
     NotEnrolled,
@@ -127,7 +132,7 @@ impl ClientError {
             Self::Unreachable(_) | Self::Closed => 0,
             Self::Incompatible(_) | Self::Refused(Refusal::Version, _) => 1,
             Self::WrongHost => 2,
-            Self::UnknownHost | Self::Refused(Refusal::WrongCode, _) => 3,
+            Self::UnknownHost | Self::OtherHost(_) | Self::Refused(Refusal::WrongCode, _) => 3,
             Self::NotEnrolled => 4,
             Self::Refused(Refusal::Full | Refusal::TooManyAttempts, _) => 5,
             Self::Refused(Refusal::Revoked, _) => 6,

@@ -31,7 +31,7 @@ const WORD_SLACK: Duration = Duration::from_secs(90);
 pub struct RemoteOptions {
     /// Addresses to try in turn.
     pub addresses: Vec<SocketAddr>,
-    /// The join code; used only where this device is not enrolled yet.
+    /// The join code; used only where this device is not enrolled yet, or another host answers than was met there.
     pub code: Option<JoinCode>,
     /// Which I/O backend.
     pub io: IoMode,
@@ -86,12 +86,17 @@ pub(crate) fn client_options(options: &RemoteOptions) -> Result<(ClientOptions, 
     let identity = Identity::from_pkcs8(key.pkcs8_der()).map_err(|error| failed(error.to_string()))?;
     let known = KnownHosts::open(&options.state_dir).map_err(|error| failed(error.to_string()))?;
     let device = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let known_at = |&address: &SocketAddr| {
+        let host = known.by_address(&HostAddress::from(address))?;
+        Some((address, PeerKey(*host.key.as_raw())))
+    };
     let client = ClientOptions {
         addresses: options.addresses.clone(),
         code: options.code.clone(),
         device: crate::trust::clean_name(&device),
         key: identity.public(),
         trusted: known.iter().map(|host| PeerKey(*host.key.as_raw())).collect(),
+        known_at: options.addresses.iter().filter_map(known_at).collect(),
         timeout: options.timeout,
     };
     let node = client_node(&identity).map_err(|error| failed(error.to_string()))?;
@@ -327,9 +332,11 @@ impl From<ClientError> for EngineError {
         let kind = match &error {
             ClientError::Unreachable(_) | ClientError::Incompatible(_) | ClientError::Closed => ErrorKind::Network,
             ClientError::Refused(Refusal::Full | Refusal::Version, _) => ErrorKind::Network,
-            ClientError::UnknownHost | ClientError::NotEnrolled | ClientError::Refused(..) | ClientError::WrongHost => {
-                ErrorKind::Refused
-            }
+            ClientError::UnknownHost
+            | ClientError::OtherHost(_)
+            | ClientError::NotEnrolled
+            | ClientError::Refused(..)
+            | ClientError::WrongHost => ErrorKind::Refused,
         };
         Self::new(kind, error.to_string())
     }

@@ -146,16 +146,18 @@ impl World {
 
     /// Adds a client with this key, that code and those hosts known.
     pub fn add_client_with(&mut self, identity: &Identity, code: Option<JoinCode>, trusted: Vec<PeerKey>) -> usize {
-        self.add_client_at(identity, vec![HOST], code, trusted)
+        self.add_client_at(identity, vec![HOST], code, trusted, &[])
     }
 
-    /// Adds a client that tries these addresses, with this key, that code and those hosts known.
+    /// Adds a client that tries these addresses, with this key, that code, those hosts known, and met where `known_at`
+    /// says.
     pub fn add_client_at(
         &mut self,
         identity: &Identity,
         addresses: Vec<SocketAddr>,
         code: Option<JoinCode>,
         trusted: Vec<PeerKey>,
+        known_at: &[(SocketAddr, PeerKey)],
     ) -> usize {
         let index = self.clients.len();
         let options = ClientOptions {
@@ -164,6 +166,7 @@ impl World {
             device: "device".into(),
             key: identity.public(),
             trusted,
+            known_at: known_at.iter().copied().collect(),
             timeout: CALL_TIMEOUT,
         };
         let address = guest(1, index);

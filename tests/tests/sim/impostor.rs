@@ -33,7 +33,7 @@ fn a_false_host_gets_two_guesses_at_most() {
             let mut world = World::quiet(seed);
             let impostor = world.add_impostor(manner);
             let (address, code) = (world.impostors[impostor].address(), world.host.code());
-            let client = world.add_client_at(&World::new_identity(), vec![address], Some(code), Vec::new());
+            let client = world.add_client_at(&World::new_identity(), vec![address], Some(code), Vec::new(), &[]);
             assert_eq!(outcome(&mut world, client), Some(why), "seed {seed}: {manner:?}");
             assert_eq!(proofs(&world), guesses, "seed {seed}: {manner:?}");
             world.run_for(Duration::from_secs(60));
@@ -50,7 +50,7 @@ fn the_right_host_is_found_behind_a_wrong_one() {
             let impostor = world.add_impostor(manner);
             let addresses = vec![world.impostors[impostor].address(), world.host_address()];
             let code = world.host.code();
-            let client = world.add_client_at(&World::new_identity(), addresses, Some(code), Vec::new());
+            let client = world.add_client_at(&World::new_identity(), addresses, Some(code), Vec::new(), &[]);
             assert_eq!(outcome(&mut world, client), None, "seed {seed}: {manner:?}");
             assert!(proofs(&world) <= 1, "seed {seed}: {manner:?}");
             world.check_file(client, "odd");
@@ -62,7 +62,7 @@ fn the_right_host_is_found_behind_a_wrong_one() {
         let identity = World::new_identity();
         world.host.enrol(&world.folder, identity.public(), "device");
         let host = world.host.key();
-        let client = world.add_client_at(&identity, addresses, None, vec![host]);
+        let client = world.add_client_at(&identity, addresses, None, vec![host], &[]);
         assert_eq!(outcome(&mut world, client), None, "seed {seed}");
         world.check_file(client, "odd");
     });
@@ -76,7 +76,7 @@ fn one_host_at_two_addresses_gets_one_guess() {
         let second = world.add_alias(impostor);
         let addresses = vec![world.impostors[impostor].address(), second];
         let code = world.host.code();
-        let client = world.add_client_at(&World::new_identity(), addresses, Some(code), Vec::new());
+        let client = world.add_client_at(&World::new_identity(), addresses, Some(code), Vec::new(), &[]);
         let why = ClientError::Refused(Refusal::WrongCode, Duration::ZERO);
         assert_eq!(outcome(&mut world, client), Some(why), "seed {seed}");
         assert_eq!(proofs(&world), 1, "seed {seed}");
@@ -100,9 +100,48 @@ fn of_several_refusals_the_most_helpful_is_told() {
                 addresses.push(world.impostors[impostor].address());
             }
             let code = world.host.code();
-            let client = world.add_client_at(&World::new_identity(), addresses, Some(code), Vec::new());
+            let client = world.add_client_at(&World::new_identity(), addresses, Some(code), Vec::new(), &[]);
             assert_eq!(outcome(&mut world, client), Some(why), "seed {seed}: {manners:?}");
             assert!(world.age() < Duration::from_secs(5), "seed {seed}: {:?}", world.age());
         }
+    });
+}
+
+#[test]
+fn a_host_trusted_elsewhere_does_not_stand_in_for_the_one_that_is_meant() {
+    seeds("a_host_trusted_elsewhere_does_not_stand_in_for_the_one_that_is_meant", SEEDS, |seed| {
+        let wrong_code = ClientError::Refused(Refusal::WrongCode, Duration::ZERO);
+        let mut world = World::quiet(seed);
+        let impostor = world.add_impostor(Manner::Welcome);
+        let (address, other) = (world.impostors[impostor].address(), world.impostors[impostor].key());
+        let (host, code) = (world.host.key(), world.host.code());
+        let enter = |world: &mut World, code, known_at: &[_]| {
+            let client = world.add_client_at(&World::new_identity(), vec![address], code, vec![host, other], known_at);
+            outcome(world, client)
+        };
+        // The host was met there: its key is the only one that will do, and any other must prove the code.
+        assert_eq!(enter(&mut world, None, &[(address, host)]), Some(ClientError::OtherHost(address)));
+        assert_eq!(proofs(&world), 0, "seed {seed}");
+        assert_eq!(enter(&mut world, Some(code.clone()), &[(address, host)]), Some(wrong_code.clone()));
+        // Nobody was met there: the code says who is meant.
+        assert_eq!(enter(&mut world, Some(code.clone()), &[]), Some(wrong_code));
+        assert_eq!(proofs(&world), 2, "seed {seed}");
+        // It was met there itself: its key is enough, beside whatever code.
+        assert_eq!(enter(&mut world, Some(code), &[(address, other)]), None);
+        // No code and no memory of the address: a host that moved there.
+        assert_eq!(enter(&mut world, None, &[]), None);
+        assert_eq!(proofs(&world), 2, "seed {seed}");
+    });
+}
+
+#[test]
+fn a_host_that_was_set_up_anew_comes_back_with_its_code() {
+    seeds("a_host_that_was_set_up_anew_comes_back_with_its_code", SEEDS, |seed| {
+        let mut world = World::drawn(seed);
+        let (address, code, before) = (world.host_address(), world.host.code(), World::new_identity().public());
+        let known = [(address, before)];
+        let client = world.add_client_at(&World::new_identity(), vec![address], Some(code), vec![before], &known);
+        assert_eq!(outcome(&mut world, client), None, "seed {seed}");
+        assert!(world.clients[client].welcomes[0].1.enrolled, "seed {seed}");
     });
 }
