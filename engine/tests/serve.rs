@@ -114,6 +114,32 @@ fn strangers_learn_nothing() {
 }
 
 #[test]
+fn addresses_of_both_families_are_tried_whichever_comes_first() {
+    let lab = Lab::new(IoMode::Auto);
+    let (folder, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (sixth, _events) = host(folder.path(), state.path(), IoMode::Auto, 1, "[::1]:0".parse().unwrap());
+    let nobody = |ip: &str| std::net::UdpSocket::bind((ip, 0)).expect("a free port");
+    let (dead_v4, dead_v6) = (nobody("127.0.0.1"), nobody("::1"));
+    let SocketAddr::V4(v4) = lab.host.address() else { panic!("the lab's host is on IPv4") };
+    let mapped = SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port());
+    std::thread::scope(|scope| {
+        for (addresses, code) in [
+            (vec![dead_v6.local_addr().unwrap(), v4.into()], lab.host.code()),
+            (vec![dead_v4.local_addr().unwrap(), sixth.address()], sixth.code()),
+            (vec![mapped], lab.host.code()),
+        ] {
+            let state = tempfile::tempdir().unwrap();
+            let options = RemoteOptions { state_dir: state.path().to_owned(), ..lab.options(Some(&code)) };
+            scope.spawn(move || {
+                let joined = Remote::connect(RemoteOptions { addresses: addresses.clone(), ..options });
+                joined.unwrap_or_else(|error| panic!("{addresses:?}: {error}"));
+                drop(state);
+            });
+        }
+    });
+}
+
+#[test]
 fn files_are_listed_and_read() {
     on_both_backends(|lab| {
         let code = lab.host.code();

@@ -7,6 +7,7 @@ use crate::error::{EngineError, ErrorKind};
 use crate::io::{self, IoMode, MailSender};
 use crate::service::Service;
 use crate::shard::{Door, Shard};
+use crate::sys::address::canonical;
 use crate::trust::{KnownHosts, NodeKey, PublicKey, unix_now};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use signal::{HostAddress, JoinCode};
@@ -86,17 +87,22 @@ pub(crate) fn client_options(options: &RemoteOptions) -> Result<(ClientOptions, 
     let identity = Identity::from_pkcs8(key.pkcs8_der()).map_err(|error| failed(error.to_string()))?;
     let known = KnownHosts::open(&options.state_dir).map_err(|error| failed(error.to_string()))?;
     let device = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    // As the socket names a peer, IPv4 plain and not mapped: what comes is compared with what was dialled.
+    let addresses: Vec<SocketAddr> = options.addresses.iter().copied().map(canonical).collect();
+    if addresses.is_empty() {
+        return Err(EngineError::new(ErrorKind::Usage, "no address of the host is known"));
+    }
     let known_at = |&address: &SocketAddr| {
         let host = known.by_address(&HostAddress::from(address))?;
         Some((address, PeerKey(*host.key.as_raw())))
     };
     let client = ClientOptions {
-        addresses: options.addresses.clone(),
+        addresses: addresses.clone(),
         code: options.code.clone(),
         device: crate::trust::clean_name(&device),
         key: identity.public(),
         trusted: known.iter().map(|host| PeerKey(*host.key.as_raw())).collect(),
-        known_at: options.addresses.iter().filter_map(known_at).collect(),
+        known_at: addresses.iter().filter_map(known_at).collect(),
         timeout: options.timeout,
     };
     let node = client_node(&identity).map_err(|error| failed(error.to_string()))?;
@@ -116,11 +122,8 @@ pub(crate) fn client_thread<S: Service + 'static>(
     make: impl FnOnce(MailSender<S::Mail>) -> S + Send + 'static,
 ) -> Result<(MailSender<S::Mail>, JoinHandle<()>), EngineError> {
     let failed = |message: String| EngineError::new(ErrorKind::Failed, message);
-    let remote = *options
-        .addresses
-        .first()
-        .ok_or_else(|| EngineError::new(ErrorKind::Usage, "no address of the host is known"))?;
-    let socket = io::bind_client(remote).map_err(|error| failed(format!("cannot open a UDP socket: {error}")))?;
+    let socket =
+        io::bind_client(&options.addresses).map_err(|error| failed(format!("cannot open a UDP socket: {error}")))?;
     let door = Door { socket, mode: options.io, mail_capacity: MAIL_MAX };
     let (opened, ready) = mpsc::sync_channel(1);
     let thread = thread::Builder::new()
