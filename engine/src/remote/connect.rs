@@ -1,6 +1,7 @@
 //! Joining a host and asking it things.
 
 use super::attr::RemoteAttr;
+use super::listing::{LISTING_ENTRIES_MAX, Listing, Next};
 use super::service::{RemoteMail, RemoteService, Reply};
 use crate::client::{Answer, Ask, CallError, Client, ClientError, ClientOptions, FileKey, Welcome};
 use crate::error::{EngineError, ErrorKind};
@@ -11,6 +12,7 @@ use crate::sys::address::canonical;
 use crate::trust::{KnownHosts, NodeKey, PublicKey, unix_now};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use signal::{HostAddress, JoinCode};
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -208,17 +210,19 @@ impl Remote {
     /// A directory's entries, all pages, in the host's order.
     ///
     /// # Errors
-    /// As [`Remote::attr`].
+    /// As [`Remote::attr`]; also when the host's pages lead back, or hold more than
+    /// [`LISTING_ENTRIES_MAX`](super::LISTING_ENTRIES_MAX) entries.
     pub fn list(&self, path: &[u8]) -> Result<Vec<(Vec<u8>, RemoteAttr)>, EngineError> {
-        let mut all = Vec::new();
+        let mut listing = Listing::new(LISTING_ENTRIES_MAX);
         let mut cursor = 0;
         loop {
             let (entries, end) = self.page(path, cursor).map_err(|error| at_path(path, &error))?;
-            let Some(last) = entries.last() else { return Ok(all) };
-            cursor = last.cookie;
-            all.extend(entries.into_iter().map(|entry| (entry.name, entry.attr.into())));
-            if end {
-                return Ok(all);
+            match listing.on_page(entries, end) {
+                Ok(Next::Page(next)) => cursor = next,
+                Ok(Next::End) => return Ok(listing.into_entries()),
+                Err(error) => {
+                    return Err(EngineError::new(ErrorKind::Network, format!("{}: {error}", shown(path))));
+                }
             }
         }
     }
@@ -318,16 +322,19 @@ fn unasked() -> EngineError {
     EngineError::new(ErrorKind::Network, "the host answered something that was not asked")
 }
 
+fn shown(path: &[u8]) -> Cow<'_, str> {
+    if path.is_empty() { "the share".into() } else { String::from_utf8_lossy(path) }
+}
+
 /// Says what failed at which path, by whose fault.
 pub(crate) fn at_path(path: &[u8], error: &CallError) -> EngineError {
-    let shown = if path.is_empty() { "the share".into() } else { String::from_utf8_lossy(path) };
     let kind = match error {
         CallError::Errno(libc::ENOENT | libc::ENOTDIR) => ErrorKind::NotFound,
         CallError::Errno(_) | CallError::Stale | CallError::Busy | CallError::Cancelled => ErrorKind::Failed,
         CallError::TimedOut | CallError::HostDown => ErrorKind::Network,
         CallError::Over(over) => return over.clone().into(),
     };
-    EngineError::new(kind, format!("{shown}: {error}"))
+    EngineError::new(kind, format!("{}: {error}", shown(path)))
 }
 
 impl From<ClientError> for EngineError {
