@@ -75,7 +75,7 @@ pub struct Client {
     dials: usize,
     /// Hosts that did not let us in, one for each address at most: they are asked no second time.
     refused_by: Vec<PeerKey>,
-    /// The most helpful of their reasons.
+    /// The most helpful of their reasons; after the first welcome, why the host put us off last.
     refusal: Option<ClientError>,
     /// Proofs of the code sent since the last valid one came; at most [`PROOFS_OPEN_MAX`].
     proofs_open: u32,
@@ -336,15 +336,8 @@ impl Client {
                     self.apply(now, node, conn, stream, step);
                 }
             }
-            // A host that knows us and cannot have us now says when to come again.
-            Err(ClientError::Refused(wire::Refusal::Full | wire::Refusal::TooManyAttempts, wait))
-                if self.pinned.is_some() =>
-            {
-                self.drop_connection(now, node, conn, "the host is overloaded");
-                if let State::Down { retry_at } = &mut self.state {
-                    *retry_at = (*retry_at).max(now + wait);
-                }
-            }
+            // A host that had us in and cannot have us now may do so again: when it says, or when it is put right.
+            Err(error) if self.pinned.is_some() && error.may_pass() => self.on_put_off(now, node, conn, error),
             Err(error) => self.on_refused(now, node, conn, Some(host), error),
         }
         if matches!(end, Some(ReadOutcome::Finished | ReadOutcome::Reset(_)))
@@ -370,6 +363,7 @@ impl Client {
                 self.options.trusted.push(key);
                 self.state = State::Ready { conn, since: now };
                 self.down_since = None;
+                self.refusal = None;
                 let address = node.connection(conn).map_or(self.options.addresses[0], |c| c.remote());
                 self.outputs.push_back(Output::Ready(Box::new(Welcome {
                     host,
@@ -442,6 +436,22 @@ impl Client {
         if self.is_hopeless() {
             let error = self.last_word();
             self.give_up(error);
+        }
+    }
+
+    /// The host of this conversation cannot have us back yet.
+    fn on_put_off(&mut self, now: Instant, node: &mut Node, conn: ConnId, error: ClientError) {
+        let wait = match error {
+            ClientError::Refused(_, wait) => wait,
+            _ => Duration::ZERO,
+        };
+        if self.refusal.as_ref() != Some(&error) {
+            tracing::warn!(%error, "the host does not let this device back in yet; asking again");
+        }
+        self.drop_connection(now, node, conn, "not now");
+        self.refusal = Some(error);
+        if let State::Down { retry_at } = &mut self.state {
+            *retry_at = (*retry_at).max(now + wait);
         }
     }
 

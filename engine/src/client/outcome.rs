@@ -125,6 +125,21 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// Whether a host that let this device in before may do so again although it says this now.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Incompatible(_)
+            | Self::Refused(Refusal::Full | Refusal::TooManyAttempts | Refusal::Version, _)
+            | Self::Unreachable(_) => true,
+            Self::Refused(Refusal::WrongCode | Refusal::Revoked, _)
+            | Self::UnknownHost
+            | Self::OtherHost(_)
+            | Self::NotEnrolled
+            | Self::WrongHost
+            | Self::Closed => false,
+        }
+    }
+
     /// How much it tells somebody whose attempts failed at several addresses for several reasons. More to do about it
     /// comes first, then what a host said that knows this device, then what any host would say.
     pub(super) fn helpfulness(&self) -> u8 {

@@ -29,6 +29,8 @@ pub enum Manner {
     Welcome,
     /// Speaks another version of the protocol.
     Foreign,
+    /// Speaks out of turn.
+    Babble,
 }
 
 struct Guest {
@@ -75,6 +77,12 @@ impl Impostor {
     /// Its own key, which it holds honestly.
     pub fn key(&self) -> PeerKey {
         self.identity.public()
+    }
+
+    /// Ends all conversations, as one that is restarted does.
+    pub fn hang_up(&mut self, now: Instant) {
+        self.node.close_all(now, 0, "restarting");
+        self.dirty = true;
     }
 
     pub(super) fn handle(&mut self, now: Instant, inbound: Inbound) {
@@ -134,6 +142,7 @@ impl Impostor {
         let refusal = |reason| Control::Refused { reason, retry_after_ms: 0 };
         let reply = match message {
             Control::Hello { .. } if self.manner == Manner::Foreign => refusal(Refusal::Version),
+            Control::Hello { .. } if self.manner == Manner::Babble => Control::HostConfirm { mac: [7; 32] },
             Control::Hello { prove: false, .. } if self.manner == Manner::Welcome => welcome(),
             Control::Hello { .. } => Control::Challenge { version: VERSION_MAX },
             Control::ClientShare { share } => {
@@ -149,7 +158,7 @@ impl Impostor {
                 match self.manner {
                     Manner::HangUp => return connection.close(now, 0, "never mind"),
                     Manner::Bluff => Control::HostConfirm { mac: [7; 32] },
-                    Manner::Refuse | Manner::Welcome | Manner::Foreign => refusal(Refusal::WrongCode),
+                    Manner::Refuse | Manner::Welcome | Manner::Foreign | Manner::Babble => refusal(Refusal::WrongCode),
                 }
             }
             _ => return,

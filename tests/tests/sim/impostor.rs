@@ -145,3 +145,26 @@ fn a_host_that_was_set_up_anew_comes_back_with_its_code() {
         assert!(world.clients[client].welcomes[0].1.enrolled, "seed {seed}");
     });
 }
+
+#[test]
+fn a_host_that_is_put_right_is_found_again_however_long_it_took() {
+    seeds("a_host_that_is_put_right_is_found_again_however_long_it_took", SEEDS, |seed| {
+        for manner in [Manner::Foreign, Manner::Babble] {
+            let mut world = World::quiet(seed);
+            let impostor = world.add_impostor(Manner::Welcome);
+            let (address, key) = (world.impostors[impostor].address(), world.impostors[impostor].key());
+            let client = world.add_client_at(&World::new_identity(), vec![address], None, vec![key], &[]);
+            assert_eq!(outcome(&mut world, client), None, "seed {seed}");
+            world.impostors[impostor].manner = manner;
+            let now = world.now();
+            world.impostors[impostor].hang_up(now);
+            let span = Duration::from_secs(1 + world.rng.below(60));
+            world.run_for(span);
+            let told = &world.clients[client];
+            assert_eq!((told.losses.len(), told.failed.clone()), (1, None), "seed {seed}: {manner:?}");
+            world.impostors[impostor].manner = Manner::Welcome;
+            world.run_for(Duration::from_secs(3));
+            assert!(world.clients[client].is_ready(), "seed {seed}: {manner:?} for {span:?}");
+        }
+    });
+}
