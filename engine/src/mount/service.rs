@@ -26,6 +26,9 @@ pub(super) enum MountMail {
     Mounted(Notifier),
     /// Say goodbye and end.
     Shutdown,
+    /// Fail as a bug of ours would.
+    #[cfg(test)]
+    Panic,
 }
 
 /// What the starter needs to mount the folder.
@@ -286,6 +289,8 @@ impl Service for MountService {
             }
             MountMail::Mounted(notifier) => self.notifier = Some(notifier),
             MountMail::Shutdown => self.end(now, node),
+            #[cfg(test)]
+            MountMail::Panic => panic!("a test asked for it"),
         }
         self.settle(now, node);
     }
