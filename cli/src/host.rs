@@ -8,7 +8,7 @@ use signal::JoinCode;
 
 use crate::args::HostArguments;
 use crate::exit::{Exit, Failure};
-use crate::output::{self, Output};
+use crate::output::{self, Events, Output};
 use crate::quote;
 use crate::remote::Context;
 use crate::secret::{self, Sources};
@@ -42,14 +42,10 @@ pub fn run(context: &Context<'_>, arguments: HostArguments) -> Result<Exit, Fail
     let (handle, events) = engine::start_host(options)?;
     let shutdown = handle.shutdown_handle();
     context.interrupts.arm(move || shutdown.shutdown());
-    let mut is_read = true;
+    let mut printed = Events::new(context.output);
     for event in &events {
         print_event(context.output, &event);
-        // A reader that went away does not end the service; others use it.
-        if is_read && context.output.value(&output::event_value(&event)).is_err() {
-            is_read = false;
-            tracing::warn!("nobody reads the events any more; serving on");
-        }
+        printed.print(&output::event_value(&event));
         if matches!(event, ServiceEvent::Stopped { .. }) {
             break;
         }

@@ -18,7 +18,7 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::args::{Io, MountArguments};
 use crate::daemon;
 use crate::exit::{Exit, Failure};
-use crate::output::{self, Output};
+use crate::output::{self, Events, Output};
 use crate::quote;
 use crate::remote::{self, Context, Destination};
 use crate::secret;
@@ -60,9 +60,11 @@ pub fn run(context: &Context<'_>, arguments: &MountArguments) -> Result<Exit, Fa
             let mut plan = plan.clone();
             plan.code = code.map(|code| code.reveal().to_string());
             if arguments.foreground {
-                let mut printer =
-                    |event: &ServiceEvent| print_event(context.output, &output::event_value(event)).is_ok();
-                serve(&plan, context.interrupts, &mut printer)
+                let mut printed = Events::new(context.output);
+                serve(&plan, context.interrupts, &mut |event| {
+                    print_event(context.output, &mut printed, &output::event_value(event));
+                    true
+                })
             } else {
                 launch(context, &plan)
             }
@@ -265,14 +267,15 @@ fn launch(context: &Context<'_>, plan: &Plan) -> Result<(), Failure> {
     let mut command = daemon::this_program(&["mount-daemon"]);
     command.stderr(log);
     let handover = Zeroizing::new(serde_json::to_vec(plan).expect("a plan is numbers and text"));
+    let mut printed = Events::new(context.output);
     daemon::launch(command, &handover, plan.start_timeout(), &log_path, Some(context.interrupts), &mut |event| {
-        print_event(context.output, event)
+        print_event(context.output, &mut printed, event);
     })
 }
 
 /// Prints an event of a mount, which may come from another process.
-fn print_event(output: &Output, event: &Value) -> Result<(), Failure> {
-    output.value(event)?;
+fn print_event(output: &Output, printed: &mut Events<'_>, event: &Value) {
+    printed.print(event);
     let data = &event["data"];
     let text = |key: &str| quote::text(data[key].as_str().unwrap_or_default());
     match event["type"].as_str().unwrap_or_default() {
@@ -288,7 +291,6 @@ fn print_event(output: &Output, event: &Value) -> Result<(), Failure> {
         "Stopped" => output.say(&format!("Unmounted: {}", text("reason"))),
         _ => {}
     }
-    Ok(())
 }
 
 fn log_event(event: &ServiceEvent) {

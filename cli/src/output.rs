@@ -103,6 +103,28 @@ impl Output {
     }
 }
 
+/// The events of a service on stdout, for a reader who may go away: the service goes on, since others use it.
+#[derive(Debug)]
+pub struct Events<'a> {
+    output: &'a Output,
+    is_read: bool,
+}
+
+impl<'a> Events<'a> {
+    /// Prints to `output`.
+    pub fn new(output: &'a Output) -> Self {
+        Self { output, is_read: true }
+    }
+
+    /// Prints as [`Output::value`] does, until that fails once.
+    pub fn print(&mut self, event: &Value) {
+        if self.is_read && self.output.value(event).is_err() {
+            self.is_read = false;
+            tracing::warn!("nobody reads the events any more; going on");
+        }
+    }
+}
+
 /// Writes bytes to stdout as they are, and flushes.
 ///
 /// # Errors
