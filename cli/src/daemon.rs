@@ -238,7 +238,7 @@ fn wait_readable(stdout: &ChildStdout, deadline: Instant) -> Result<(), AwaitErr
 fn reported(data: &Value) -> Failure {
     let exit = Exit::deserialize(&data["kind"]).unwrap_or(Exit::Failed);
     let message = data["message"].as_str().unwrap_or("the mount failed");
-    Failure::new(exit, message)
+    Failure { wants_code: data["wants_code"] == true, ..Failure::new(exit, message) }
 }
 
 fn log_name(mountpoint: &Path) -> String {
@@ -300,6 +300,9 @@ mod tests {
         let (outcome, events) = launch_script(script, 30_000);
         assert_eq!(outcome, Err(Failure::new(Exit::Refused, "wrong code")));
         assert_eq!(events, [] as [Value; 0]);
+        let unknown = Failure { wants_code: true, ..Failure::new(Exit::Refused, "unknown device") };
+        let script = format!("cat >/dev/null; echo '{}'", crate::output::error_event(&unknown));
+        assert_eq!(launch_script(&script, 30_000).0, Err(unknown));
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub fn run(context: &Context<'_>, arguments: &MountArguments) -> Result<Exit, Fa
     };
     secret::with_code(
         code,
-        || secret::prompt(context.interrupts),
+        |why| secret::prompt(context.output, context.interrupts, why),
         |code| {
             let mut plan = plan.clone();
             plan.code = code.map(|code| code.reveal().to_string());

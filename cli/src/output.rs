@@ -140,7 +140,9 @@ pub fn print_raw(bytes: &[u8]) -> Result<(), Failure> {
 
 /// The event that reports a failure.
 pub fn error_event(failure: &Failure) -> Value {
-    json!({"type": "Error", "data": {"message": failure.message, "kind": failure.exit}})
+    json!({"type": "Error", "data": {
+        "message": failure.message, "kind": failure.exit, "wants_code": failure.wants_code,
+    }})
 }
 
 /// A service's event as JSON; bytes of a path that are not UTF-8 become U+FFFD.
@@ -188,6 +190,9 @@ mod tests {
     #[test]
     fn errors_name_their_kind() {
         let event = error_event(&Failure::new(Exit::NotFound, "no such file"));
-        assert_eq!(event.to_string(), r#"{"data":{"kind":"NotFound","message":"no such file"},"type":"Error"}"#);
+        assert_eq!(
+            event.to_string(),
+            r#"{"data":{"kind":"NotFound","message":"no such file","wants_code":false},"type":"Error"}"#
+        );
     }
 }

@@ -100,7 +100,7 @@ impl Destination {
         let io = IoMode::from(self.io);
         secret::with_code(
             self.code,
-            || secret::prompt(context.interrupts),
+            |why| secret::prompt(context.output, context.interrupts, why),
             |code| {
                 let options = RemoteOptions {
                     addresses: self.addresses.clone(),

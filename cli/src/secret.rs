@@ -13,7 +13,9 @@ use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use signal::JoinCode;
 use zeroize::Zeroizing;
 
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
+use crate::output::Output;
+use crate::quote;
 use crate::signals::{Interrupts, exit_interrupted};
 
 /// Longest code file in bytes; the longest code is shorter (`signal::code::CODE_INPUT_BYTES_MAX`).
@@ -59,14 +61,15 @@ impl Sources<'_> {
     }
 }
 
-/// Asks for a code on the terminal; `None` where there is none.
+/// Says why a code is wanted and asks for it on the terminal; `None` where there is none.
 ///
 /// # Errors
 /// When the terminal fails, or what was typed is no code.
-pub fn prompt(interrupts: &Interrupts) -> Result<Option<JoinCode>, Failure> {
+pub fn prompt(output: &Output, interrupts: &Interrupts, why: &str) -> Result<Option<JoinCode>, Failure> {
     if !io::stdin().is_terminal() {
         return Ok(None);
     }
+    output.tell(&quote::text(why));
     // A signal must not leave the terminal without echo.
     if let Ok(before) = tcgetattr(io::stdin()) {
         interrupts.arm(move || {
@@ -80,28 +83,29 @@ pub fn prompt(interrupts: &Interrupts) -> Result<Option<JoinCode>, Failure> {
     JoinCode::parse(typed.trim()).map(Some).map_err(|error| Failure::usage(error.to_string()))
 }
 
-/// Runs `attempt` with the code that was given; where none was and the host refuses, asks for one and
-/// tries again. A device that is enrolled needs no code, so nobody is asked before that.
+/// Runs `attempt` with the code that was given; where none was and the host refuses for want of one, asks for it with
+/// the host's reason and tries again. A device that is enrolled needs no code, so nobody is asked before that; nor
+/// where no code would help, as when the device was revoked.
 ///
 /// # Errors
 /// What `attempt` or `ask` reports; a refusal for want of a code says how to give one.
 pub fn with_code<T>(
     code: Option<JoinCode>,
-    ask: impl FnOnce() -> Result<Option<JoinCode>, Failure>,
+    ask: impl FnOnce(&str) -> Result<Option<JoinCode>, Failure>,
     mut attempt: impl FnMut(Option<JoinCode>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let was_given = code.is_some();
     match attempt(code) {
-        Err(refusal) if refusal.exit == Exit::Refused && !was_given => match ask()? {
+        Err(refusal) if refusal.wants_code && !was_given => match ask(&refusal.message)? {
             Some(code) => attempt(Some(code)),
-            None => Err(Failure::new(
-                Exit::Refused,
-                format!(
+            None => Err(Failure {
+                message: format!(
                     "{}; no join code was given: use --code-file FILE or {}",
                     refusal.message,
                     environment::VARIABLE
                 ),
-            )),
+                ..refusal
+            }),
         },
         other => other,
     }
@@ -154,6 +158,8 @@ fn others_are_here(proc: &Path, me: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+
+    use crate::exit::Exit;
 
     use super::*;
 
@@ -212,16 +218,19 @@ mod tests {
     fn a_person_is_asked_only_when_the_host_wants_a_code() {
         let refusing = |code: Option<JoinCode>| match code {
             Some(code) => Ok(code.reveal().to_string()),
-            None => Err(Failure::new(Exit::Refused, "unknown device")),
+            None => Err(Failure { wants_code: true, ..Failure::new(Exit::Refused, "unknown device") }),
         };
-        let asked = with_code(None, || Ok(Some(code(FIRST))), refusing);
-        assert_eq!(asked.unwrap(), FIRST);
-        let alone = with_code(None, || Ok(None), refusing).unwrap_err();
+        let answer = |why: &str| {
+            assert_eq!(why, "unknown device");
+            Ok(Some(code(FIRST)))
+        };
+        assert_eq!(with_code(None, answer, refusing).unwrap(), FIRST);
+        let alone = with_code(None, |_| Ok(None), refusing).unwrap_err();
         assert_eq!(alone.exit, Exit::Refused);
         assert!(alone.message.contains("--code-file"), "{}", alone.message);
 
         let questions = Cell::new(0);
-        let ask = || {
+        let ask = |_: &str| {
             questions.set(questions.get() + 1);
             Ok(None)
         };
@@ -229,6 +238,8 @@ mod tests {
         let wrong = |_| Err::<(), _>(Failure::new(Exit::Refused, "wrong code"));
         let failure = with_code(Some(code(FIRST)), ask, wrong).unwrap_err();
         assert_eq!(failure.message, "wrong code");
+        let revoked = |_| Err::<(), _>(Failure::new(Exit::Refused, "revoked"));
+        assert_eq!(with_code(None, ask, revoked).unwrap_err().message, "revoked");
         let gone = |_| Err::<(), _>(Failure::new(Exit::Network, "no answer"));
         assert_eq!(with_code(None, ask, gone).unwrap_err().exit, Exit::Network);
         assert_eq!(questions.get(), 0);

@@ -89,7 +89,7 @@ fn another_host_at_a_known_address_needs_its_code() {
         let (folder, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let (other, _events) = host(folder.path(), state.path(), lab.io, 1, address);
         let refused = Remote::connect(options.clone()).err().expect("another key is not trusted");
-        assert_eq!(refused.kind, ErrorKind::Refused);
+        assert_eq!(refused.kind, ErrorKind::CodeWanted);
         assert!(refused.to_string().contains("another host answers at"), "{refused}");
         options.code = Some(signal::JoinCode::parse(&other.code()).unwrap());
         drop(Remote::connect(options.clone()).expect("its code opens"));
@@ -102,7 +102,7 @@ fn another_host_at_a_known_address_needs_its_code() {
 fn strangers_learn_nothing() {
     on_both_backends(|lab| {
         let refused = |code| Remote::connect(lab.options(code)).err().expect("refused");
-        assert_eq!(refused(None).kind, ErrorKind::Refused);
+        assert_eq!(refused(None).kind, ErrorKind::CodeWanted);
         let wrong = refused(Some("1-abandon-ability-able-about"));
         assert_eq!(wrong.kind, ErrorKind::Refused);
         assert!(wrong.to_string().contains("wrong join code"), "{wrong}");

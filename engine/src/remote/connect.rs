@@ -168,7 +168,8 @@ impl Remote {
     /// Joins a host: connects, proves the code or this device's key.
     ///
     /// # Errors
-    /// [`EngineError`]: `Network` when nobody answers, `Refused` for a wrong code or a revoked key.
+    /// [`EngineError`]: `Network` when nobody answers, `Refused` for a wrong code or a revoked key, `CodeWanted` where
+    /// none was given and one is needed.
     pub fn connect(options: RemoteOptions) -> Result<Self, EngineError> {
         let (client, node) = client_options(&options)?;
         let (first, welcomed) = bounded(1);
@@ -342,11 +343,8 @@ impl From<ClientError> for EngineError {
         let kind = match &error {
             ClientError::Unreachable(_) | ClientError::Incompatible(_) | ClientError::Closed => ErrorKind::Network,
             ClientError::Refused(Refusal::Full | Refusal::Version, _) => ErrorKind::Network,
-            ClientError::UnknownHost
-            | ClientError::OtherHost(_)
-            | ClientError::NotEnrolled
-            | ClientError::Refused(..)
-            | ClientError::WrongHost => ErrorKind::Refused,
+            ClientError::UnknownHost | ClientError::OtherHost(_) | ClientError::NotEnrolled => ErrorKind::CodeWanted,
+            ClientError::Refused(..) | ClientError::WrongHost => ErrorKind::Refused,
         };
         Self::new(kind, error.to_string())
     }
