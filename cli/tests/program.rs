@@ -66,6 +66,16 @@ fn a_code_without_an_address_is_explained_and_never_repeated() {
 }
 
 #[test]
+fn a_code_cut_short_is_no_host_to_look_up() {
+    for line in ["ls 4821-orbit-ocean", "get 4821-orbit:a /tmp", "mount 4821-orbit-ocean /tmp", "ls orbit-ocean-zebra"]
+    {
+        fails(line, 2, "looks like a join code");
+        let home = tempfile::tempdir().unwrap();
+        assert!(!text(&run(home.path(), line).stderr).contains("orbit"), "{line}");
+    }
+}
+
+#[test]
 fn a_missing_mountpoint_is_not_found() {
     fails("mount 127.0.0.1 /no/such/folder", 3, "mkdir -p");
 }
