@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use engine::{HostOptions, ServiceEvent};
+use engine::{HostOptions, Invitation, ServiceEvent};
 use qrcode::{EcLevel, QrCode, render::unicode::Dense1x2};
 use signal::JoinCode;
 
@@ -11,6 +11,7 @@ use crate::exit::{Exit, Failure};
 use crate::output::{self, Events, Output};
 use crate::quote;
 use crate::remote::Context;
+use crate::secret::hidden::Hidden;
 use crate::secret::{self, Sources};
 
 /// Runs `host`.
@@ -67,7 +68,7 @@ fn bind(context: &Context<'_>, flag: Option<SocketAddr>) -> SocketAddr {
 /// The code that a person chose; `None` to have one drawn.
 fn chosen_code(
     context: &Context<'_>,
-    argument: Option<String>,
+    argument: Option<Hidden>,
     file: Option<std::path::PathBuf>,
 ) -> Result<Option<JoinCode>, Failure> {
     let argument = argument
@@ -75,10 +76,11 @@ fn chosen_code(
             if let Some(warning) = secret::argument_warning() {
                 context.output.say(warning);
             }
-            JoinCode::chosen(&text).map_err(|error| Failure::usage(format!("--code: {error}")))
+            let text = text.text().ok_or_else(|| Failure::usage("--code is not text"))?;
+            JoinCode::chosen(text).map_err(|error| Failure::usage(format!("--code: {error}")))
         })
         .transpose()?;
-    Sources { argument, file: file.as_deref(), environment: context.environment.text()? }.first(JoinCode::chosen)
+    Sources { argument, file: file.as_deref(), environment: context.environment.value() }.first(JoinCode::chosen)
 }
 
 fn print_event(output: &Output, event: &ServiceEvent) {
@@ -90,7 +92,7 @@ fn print_event(output: &Output, event: &ServiceEvent) {
             output.bold(&text(name)),
             io = text(io),
         )),
-        ServiceEvent::WaitingForPeer { code, link } => {
+        ServiceEvent::WaitingForPeer(Invitation { code, link }) => {
             output.tell(&format!("Join code: {}", output.bold(&text(code))));
             output.tell(&format!("Link:      {}", text(link)));
             if output.is_watched() {

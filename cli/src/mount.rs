@@ -13,7 +13,7 @@ use engine::{IoMode, MountOptions, RemoteOptions, ServiceEvent};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use signal::JoinCode;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::args::{Io, MountArguments};
 use crate::daemon;
@@ -21,7 +21,7 @@ use crate::exit::{Exit, Failure};
 use crate::output::{self, Events, Output};
 use crate::quote;
 use crate::remote::{self, Context, Destination};
-use crate::secret;
+use crate::secret::{self, hidden::Hidden};
 use crate::signals::Interrupts;
 
 /// What a mount may take beyond its attempts to connect: starting threads, mounting, an unhurried disk.
@@ -58,7 +58,7 @@ pub fn run(context: &Context<'_>, arguments: &MountArguments) -> Result<Exit, Fa
         |why| secret::prompt(context.output, context.interrupts, why),
         |code| {
             let mut plan = plan.clone();
-            plan.code = code.map(|code| code.reveal().to_string());
+            plan.code = code.map(|code| Hidden::from(code.reveal().as_str()));
             if arguments.foreground {
                 let mut printed = Events::new(context.output);
                 serve(&plan, context.interrupts, &mut |event| {
@@ -162,7 +162,7 @@ impl Drop for Guard {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Plan {
     addresses: Vec<SocketAddr>,
-    code: Option<String>,
+    code: Option<Hidden>,
     io: PlannedIo,
     timeout_s: u64,
     /// Bytes, since a path need not be text.
@@ -170,12 +170,6 @@ struct Plan {
     allow_other: bool,
     ram_cache_mb: u32,
     read_ahead_kb: Option<u32>,
-}
-
-impl Drop for Plan {
-    fn drop(&mut self) {
-        self.code.zeroize();
-    }
 }
 
 /// [`Io`] in a handover.
@@ -212,8 +206,8 @@ impl Plan {
     }
 
     fn options(&self) -> Result<MountOptions, Failure> {
-        let code =
-            self.code.as_deref().map(JoinCode::parse).transpose().map_err(|error| Failure::usage(error.to_string()))?;
+        let code = self.code.as_ref().and_then(Hidden::text).map(JoinCode::parse);
+        let code = code.transpose().map_err(|error| Failure::usage(error.to_string()))?;
         Ok(MountOptions {
             remote: RemoteOptions {
                 addresses: self.addresses.clone(),
@@ -387,11 +381,12 @@ mod tests {
             ram_cache_mb: 7,
             read_ahead_kb: None,
         };
+        assert!(!format!("{plan:?}").contains("a-b-c"));
         let bytes = serde_json::to_vec(&plan).unwrap();
         assert!(bytes.len() < daemon::HANDOVER_BYTES_MAX);
         let again: Plan = daemon::read_handover(bytes.as_slice()).unwrap();
         assert_eq!(again.mountpoint().as_os_str().as_bytes(), b"/mnt/\xff");
-        assert_eq!(again.addresses, plan.addresses);
+        assert_eq!((&again.addresses, &again.code), (&plan.addresses, &plan.code));
         assert_eq!(again.start_timeout(), Duration::from_secs(25));
         assert_eq!(IoMode::from(again.io), IoMode::Poll);
     }

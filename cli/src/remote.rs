@@ -10,6 +10,7 @@ use crate::args::{Io, IoFlags, RemoteFlags};
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
 use crate::secret::environment::EnvironmentCode;
+use crate::secret::hidden::Hidden;
 use crate::secret::{self, Sources};
 use crate::settings::Settings;
 use crate::signals::Interrupts;
@@ -77,7 +78,7 @@ impl Destination {
         {
             context.output.say(warning);
         }
-        let sources = Sources { argument, file: flags.code_file.as_deref(), environment: context.environment.text()? };
+        let sources = Sources { argument, file: flags.code_file.as_deref(), environment: context.environment.value() };
         let timeout_s = flags
             .timeout_s
             .map(u32::from)
@@ -119,8 +120,8 @@ impl Destination {
 ///
 /// # Errors
 /// A usage error that repeats none of the argument, which may hold a code.
-pub fn parse(argument: &std::ffi::OsStr) -> Result<RemotePath, Failure> {
-    RemotePath::parse(argument.as_encoded_bytes()).map_err(|error| Failure::usage(format!("the target: {error}")))
+pub fn parse(argument: &Hidden) -> Result<RemotePath, Failure> {
+    RemotePath::parse(argument.as_bytes()).map_err(|error| Failure::usage(format!("the target: {error}")))
 }
 
 fn bare_code(context: &Context<'_>) -> Failure {
@@ -205,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_bad_target_is_not_repeated() {
-        let failure = parse("4821 hunter2".as_ref()).unwrap_err();
+        let failure = parse(&Hidden::from("4821 hunter2")).unwrap_err();
         assert_eq!(failure.exit, Exit::Usage);
         assert!(!failure.message.contains("hunter2"), "{}", failure.message);
     }

@@ -3,6 +3,7 @@
 //! A code never goes into the arguments or the environment of a child, and never into a log.
 
 pub mod environment;
+pub mod hidden;
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
@@ -16,6 +17,7 @@ use zeroize::Zeroizing;
 use crate::exit::Failure;
 use crate::output::Output;
 use crate::quote;
+use crate::secret::hidden::Hidden;
 use crate::signals::{Interrupts, exit_interrupted};
 
 /// Longest code file in bytes; the longest code is shorter (`signal::code::CODE_INPUT_BYTES_MAX`).
@@ -35,7 +37,7 @@ pub struct Sources<'a> {
     /// `--code-file`; `-` is stdin.
     pub file: Option<&'a Path>,
     /// `WORMHOLE_CODE`.
-    pub environment: Option<Zeroizing<String>>,
+    pub environment: Option<&'a Hidden>,
 }
 
 impl Sources<'_> {
@@ -52,11 +54,12 @@ impl Sources<'_> {
         }
         let (text, origin) = if let Some(path) = self.file {
             (read_file(path)?, "the code file")
-        } else if let Some(text) = self.environment {
-            (text, environment::VARIABLE)
+        } else if let Some(code) = self.environment {
+            (code.clone(), environment::VARIABLE)
         } else {
             return Ok(None);
         };
+        let text = text.text().ok_or_else(|| Failure::usage(format!("{origin} is not text")))?;
         parse(text.trim()).map(Some).map_err(|error| Failure::usage(format!("{origin}: {error}")))
     }
 }
@@ -120,7 +123,7 @@ pub fn argument_warning() -> Option<&'static str> {
     )
 }
 
-fn read_file(path: &Path) -> Result<Zeroizing<String>, Failure> {
+fn read_file(path: &Path) -> Result<Hidden, Failure> {
     let what = || format!("cannot read the code file {}", path.display());
     let source: Box<dyn Read> = if path == Path::new("-") {
         Box::new(io::stdin())
@@ -133,10 +136,7 @@ fn read_file(path: &Path) -> Result<Zeroizing<String>, Failure> {
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(Failure::usage(format!("the code file is longer than {FILE_BYTES_MAX} bytes")));
     }
-    match std::str::from_utf8(&bytes) {
-        Ok(text) => Ok(Zeroizing::new(text.to_owned())),
-        Err(_) => Err(Failure::usage("the code file is not text")),
-    }
+    Ok(Hidden::from(bytes))
 }
 
 /// Whether a person other than `me` has a process.
@@ -186,10 +186,11 @@ mod tests {
             (None, None, Some(THIRD), Some(THIRD)),
             (None, None, None, None),
         ] {
+            let environment = environment.map(Hidden::from);
             let sources = Sources {
                 argument: argument.map(code),
                 file: file.map(|path| path.as_path()),
-                environment: environment.map(|text| Zeroizing::new(text.to_owned())),
+                environment: environment.as_ref(),
             };
             let found = sources.first(JoinCode::parse).unwrap();
             assert_eq!(shown(found).as_deref(), expected);
@@ -201,8 +202,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("code");
         let read = |path: &Path| {
-            let sources =
-                Sources { argument: None, file: Some(path), environment: Some(Zeroizing::new(THIRD.to_owned())) };
+            let environment = Hidden::from(THIRD);
+            let sources = Sources { argument: None, file: Some(path), environment: Some(&environment) };
+            assert!(!format!("{sources:?}").contains("abandon"));
             sources.first(JoinCode::parse).unwrap_err()
         };
         assert_eq!(read(&path).exit, Exit::NotFound);

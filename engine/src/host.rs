@@ -20,7 +20,7 @@ pub use gate::Gate;
 pub use job::{Job, JobDone, Jobs};
 pub use start::{HostHandle, HostOptions, ShutdownHandle, host_node, start_host};
 
-use crate::event::ServiceEvent;
+use crate::event::{Invitation, ServiceEvent};
 use crate::service::{FileRead, Service};
 use crate::share::Share;
 use bytes::BytesMut;
@@ -78,7 +78,7 @@ impl HostShared {
 
     /// Tells the owner the code that lets devices in now.
     pub(crate) fn announce(&self, code: &JoinCode) {
-        self.tell(ServiceEvent::WaitingForPeer { code: code.reveal().to_string(), link: self.link(code) });
+        self.tell(ServiceEvent::WaitingForPeer(Invitation { code: code.reveal().to_string(), link: self.link(code) }));
     }
 }
 
