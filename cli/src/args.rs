@@ -47,7 +47,8 @@ pub struct OutputFlags {
     /// Print one JSON object a line on stdout; words for people go to stderr
     #[arg(long, global = true)]
     pub json: bool,
-    /// Log more on stderr; twice for debugging, three times for tracing
+    /// Log more on stderr, or in the log of a mount in the background; twice for debugging, three
+    /// times for tracing
     #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
     pub verbose: u8,
     /// Print errors and results only

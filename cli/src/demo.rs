@@ -155,6 +155,7 @@ impl Demo<'_> {
             ram_cache_bytes: RAM_CACHE_BYTES,
             read_ahead_kb: None,
             runtime_dir: self.root.join("client-run"),
+            log: None,
         })?;
         let shutdown = handle.shutdown_handle();
         let mut mount = Service::new(handle, events, shutdown, Some(guard));

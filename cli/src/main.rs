@@ -16,6 +16,7 @@ mod doctor;
 mod exit;
 mod get;
 mod host;
+mod log;
 mod ls;
 mod mount;
 mod output;
@@ -73,7 +74,11 @@ fn run(output: &Output, environment: &EnvironmentCode, arguments: Arguments) -> 
         _ => {}
     }
     let settings = Settings::load(&settings::path()?, |name| std::env::var_os(name))?;
-    output.start_log(log_level(arguments.output, &settings));
+    let log_level = log_level(arguments.output, &settings);
+    // A mount in the background is told where to log, and how much, with all else it must know.
+    if !matches!(arguments.command, Command::MountDaemon) {
+        output.start_log(log_level);
+    }
     match arguments.command {
         Command::Status => return status::run(output),
         Command::Peers(peers) => return peers::run(output, &peers.command),
@@ -81,7 +86,7 @@ fn run(output: &Output, environment: &EnvironmentCode, arguments: Arguments) -> 
         _ => {}
     }
     let interrupts = Interrupts::install()?;
-    let context = Context { output, settings: &settings, environment, interrupts: &interrupts };
+    let context = Context { output, settings: &settings, environment, interrupts: &interrupts, log_level };
     match arguments.command {
         Command::Host(host) => host::run(&context, host),
         Command::Mount(mount) => mount::run(&context, &mount),

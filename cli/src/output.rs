@@ -1,6 +1,7 @@
 //! What a run prints: results on stdout, words for people on stderr, one JSON object a line with `--json`.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
 
 use engine::ServiceEvent;
 use serde::Serialize;
@@ -8,6 +9,7 @@ use serde_json::{Value, json};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::exit::{Exit, Failure};
+use crate::log::Log;
 use crate::quote;
 
 /// Where and how this run prints.
@@ -92,7 +94,7 @@ impl Output {
         if self.colour { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() }
     }
 
-    /// Sends log lines of `level` and above to stderr; call once.
+    /// Sends log lines of `level` and above to stderr; call this or [`log_to`] once.
     pub fn start_log(&self, level: LevelFilter) {
         tracing_subscriber::fmt()
             .with_max_level(level)
@@ -123,6 +125,16 @@ impl<'a> Events<'a> {
             tracing::warn!("nobody reads the events any more; going on");
         }
     }
+}
+
+/// Sends log lines of `level` and above to a file.
+pub fn log_to(log: Log, level: LevelFilter) {
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(Arc::new(log))
+        .with_ansi(false)
+        .with_target(false)
+        .init();
 }
 
 /// Writes bytes to stdout as they are, and flushes.

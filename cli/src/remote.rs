@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use engine::{IoMode, Remote, RemoteOptions};
 use signal::{Host, HostAddress, JoinCode, RemotePath, Target};
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::args::{Io, IoFlags, RemoteFlags};
 use crate::exit::{Exit, Failure};
@@ -29,6 +30,8 @@ pub struct Context<'a> {
     pub environment: &'a EnvironmentCode,
     /// What signals do.
     pub interrupts: &'a Interrupts,
+    /// How much is logged, also by the processes this one starts.
+    pub log_level: LevelFilter,
 }
 
 impl Context<'_> {

@@ -93,6 +93,30 @@ fn services_say_what_they_do(io: Io) {
     assert!(pair.status(End::Host).is_empty());
 }
 
+#[test]
+fn a_mount_in_the_background_logs_as_it_was_told() {
+    let mut pair = furnished(Io::Uring);
+    pair.start_host(&[]);
+    let mut logs = Vec::new();
+    for (name, flags) in [("quiet", &[][..]), ("talkative", &["-vv"][..])] {
+        let mount = pair.mount_as(name, |command| {
+            command.args(flags);
+        });
+        assert_eq!(fs::read(mount.point.join("file")).unwrap(), b"hello");
+        let services = pair.status(End::Client);
+        let report = |service: &Value| {
+            let report = &service["data"]["report"];
+            (Path::new(report["mountpoint"].as_str()?) == mount.point)
+                .then(|| report["log"].as_str().map(str::to_owned))
+        };
+        let log = services.iter().find_map(report).flatten().expect("status tells where it logs");
+        logs.push(fs::read_to_string(&log).unwrap());
+        pair.run(&mut pair.at(End::Client, &["unmount", mount.point.to_str().unwrap()])).expect(0);
+    }
+    assert_eq!(logs[0], "", "nothing to warn of");
+    assert!(logs[1].contains("DEBUG") && logs[1].contains(" INFO"), "{}", logs[1]);
+}
+
 /// What a pipe whose reader has gone away is to a program.
 fn closed_pipe() -> std::io::PipeWriter {
     std::io::pipe().expect("a pipe").1

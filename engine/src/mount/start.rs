@@ -38,6 +38,8 @@ pub struct MountOptions {
     pub read_ahead_kb: Option<u32>,
     /// Where the control socket lives.
     pub runtime_dir: PathBuf,
+    /// Where this process logs, for the report of the control socket; `None` where that is no file.
+    pub log: Option<PathBuf>,
 }
 
 /// A mounted folder. Dropping it unmounts and waits for the end.
@@ -235,12 +237,17 @@ fn start(options: MountOptions) -> Result<Started, EngineError> {
 
     let (report_session, address, host, share) =
         (Arc::clone(&session), welcome.address, welcome.host.clone(), welcome.share.clone());
+    let log = options.log;
     let report = move || {
         let stats = l1.stats();
-        serde_json::json!({
+        let mut report = serde_json::json!({
             "mountpoint": report_session.report().mountpoint, "address": address, "host": host, "share": share,
             "cache": { "hits": stats.hits, "misses": stats.misses, "evictions": stats.evictions, "bytes": stats.bytes_resident },
-        })
+        });
+        if let Some(log) = &log {
+            report["log"] = log.to_string_lossy().into();
+        }
+        report
     };
     let reload = || Err("a mount has nothing to reload".to_owned());
     let status = StatusServer::start(&options.runtime_dir, ServiceKind::Mount, Box::new(report), Box::new(reload))
@@ -344,6 +351,7 @@ mod tests {
             ram_cache_bytes: 16 << 20,
             read_ahead_kb: None,
             runtime_dir: root.path().join("run"),
+            log: None,
         };
         let (handle, events, mail) = start(options).unwrap();
         assert_eq!(std::fs::read(mountpoint.join("file")).unwrap(), b"content");
