@@ -22,7 +22,6 @@ Exit codes:
 Environment:
   WORMHOLE_CODE        a join code, kept out of the arguments
   WORMHOLE_PORT        UDP port on which `host` listens
-  WORMHOLE_CACHE_DIR   folder of the disk cache
   WORMHOLE_LOG_LEVEL   off, error, warn, info, debug or trace
   NO_COLOR             no bold text";
 

@@ -13,6 +13,7 @@ use crate::quote;
 use crate::remote::Context;
 use crate::secret::hidden::Hidden;
 use crate::secret::{self, Sources};
+use crate::settings;
 
 /// Runs `host`.
 ///
@@ -28,7 +29,7 @@ pub fn run(context: &Context<'_>, arguments: HostArguments) -> Result<Exit, Fail
         ));
     }
     if !arguments.signal.no_signal {
-        context.settings.refuse_signal()?;
+        context.settings.refuse(settings::SIGNAL_SERVER)?;
     }
     let options = HostOptions {
         bind: bind(context, arguments.bind),

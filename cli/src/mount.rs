@@ -23,6 +23,7 @@ use crate::output::{self, Events, Output};
 use crate::quote;
 use crate::remote::{self, Context, Destination};
 use crate::secret::{self, hidden::Hidden};
+use crate::settings;
 use crate::signals::Interrupts;
 
 /// What a mount may take beyond its attempts to connect: starting threads, mounting, an unhurried disk.
@@ -40,6 +41,7 @@ pub fn run(context: &Context<'_>, arguments: &MountArguments) -> Result<Exit, Fa
     if !target.subpath.is_root() {
         return Err(Failure::usage("a path inside the share cannot be mounted; name the share only"));
     }
+    context.settings.refuse(settings::CACHE_DIR)?;
     let mountpoint = existing_folder(&arguments.mountpoint)?;
     let Destination { addresses, code, io, timeout } = Destination::new(context, target.target, &arguments.remote)?;
     let memory = arguments.memory;

@@ -13,7 +13,7 @@ use crate::output::Output;
 use crate::secret::environment::EnvironmentCode;
 use crate::secret::hidden::Hidden;
 use crate::secret::{self, Sources};
-use crate::settings::Settings;
+use crate::settings::{self, Settings};
 use crate::signals::Interrupts;
 
 /// Addresses that are tried; a name with more, or a link with many names, is cut off here.
@@ -76,6 +76,9 @@ impl Destination {
             }
             Target::Host(host) => (None, vec![host]),
         };
+        if argument.is_some() && flags.code_file.is_some() {
+            return Err(Failure::usage("the target holds a join code; leave --code-file out, or give HOST[:PORT]"));
+        }
         if argument.is_some()
             && let Some(warning) = secret::argument_warning()
         {
@@ -128,7 +131,7 @@ pub fn parse(argument: &Hidden) -> Result<RemotePath, Failure> {
 }
 
 fn bare_code(context: &Context<'_>) -> Failure {
-    if let Err(failure) = context.settings.refuse_signal() {
+    if let Err(failure) = context.settings.refuse(settings::SIGNAL_SERVER) {
         return failure;
     }
     Failure::usage(
