@@ -212,7 +212,7 @@ impl Remote {
     ///
     /// # Errors
     /// As [`Remote::attr`]; also when the host's pages lead back, or hold more than
-    /// [`LISTING_ENTRIES_MAX`](super::LISTING_ENTRIES_MAX) entries.
+    /// [`LISTING_ENTRIES_MAX`] entries.
     pub fn list(&self, path: &[u8]) -> Result<Vec<(Vec<u8>, RemoteAttr)>, EngineError> {
         let mut listing = Listing::new(LISTING_ENTRIES_MAX);
         let mut cursor = 0;
