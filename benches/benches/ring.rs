@@ -21,7 +21,7 @@ impl Pair {
         let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let socket = bind_group(local, NonZeroU16::MIN).expect("a free port").remove(0);
         let server = open(mode, socket, IoOptions::STANDARD).expect("a server's door");
-        let socket = bind_client(server.local_addr()).expect("a free port");
+        let socket = bind_client(&[server.local_addr()]).expect("a free port");
         let client = open(mode, socket, IoOptions::STANDARD).expect("a client's door");
         let inbox = VecDeque::new();
         Self { client, server, inbox }

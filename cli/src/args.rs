@@ -1,12 +1,13 @@
 //! The grammar of the command line, one struct for each group of flags.
 
-use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use engine::IoMode;
+
+use crate::secret::hidden::Hidden;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -21,7 +22,6 @@ Exit codes:
 Environment:
   WORMHOLE_CODE        a join code, kept out of the arguments
   WORMHOLE_PORT        UDP port on which `host` listens
-  WORMHOLE_CACHE_DIR   folder of the disk cache
   WORMHOLE_LOG_LEVEL   off, error, warn, info, debug or trace
   NO_COLOR             no bold text";
 
@@ -46,7 +46,8 @@ pub struct OutputFlags {
     /// Print one JSON object a line on stdout; words for people go to stderr
     #[arg(long, global = true)]
     pub json: bool,
-    /// Log more on stderr; twice for debugging, three times for tracing
+    /// Log more on stderr, or in the log of a mount in the background; twice for debugging, three
+    /// times for tracing
     #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
     pub verbose: u8,
     /// Print errors and results only
@@ -120,7 +121,7 @@ pub struct HostArguments {
 pub struct HostCodeFlags {
     /// Use this join code instead of a fresh one; others may see it in the list of processes
     #[arg(long, value_name = "CODE", conflicts_with = "code_file")]
-    pub code: Option<String>,
+    pub code: Option<Hidden>,
     /// Read the join code from a file, or from stdin with -
     #[arg(long, value_name = "FILE")]
     pub code_file: Option<PathBuf>,
@@ -184,7 +185,7 @@ pub struct RemoteFlags {
 #[derive(Debug, Args)]
 pub struct MountArguments {
     #[arg(help = TARGET_HELP)]
-    pub target: OsString,
+    pub target: Hidden,
     /// An existing folder
     pub mountpoint: PathBuf,
     /// Stay in the foreground until SIGINT or SIGTERM
@@ -226,7 +227,7 @@ pub struct UnmountArguments {
 #[derive(Debug, Args)]
 pub struct GetArguments {
     #[arg(value_name = "TARGET[:SUBPATH]", help = REMOTE_HELP)]
-    pub source: OsString,
+    pub source: Hidden,
     /// Where to; an existing folder receives the source under its own name
     #[arg(value_name = "DEST")]
     pub target: PathBuf,
@@ -239,7 +240,7 @@ pub struct GetArguments {
 #[derive(Debug, Args)]
 pub struct LsArguments {
     #[arg(value_name = "TARGET[:SUBPATH]", help = REMOTE_HELP)]
-    pub source: OsString,
+    pub source: Hidden,
     /// Show mode, links, owner, group, size and time (UTC) too
     #[arg(short, long)]
     pub long: bool,
@@ -385,6 +386,20 @@ mod tests {
         ] {
             let words = std::iter::once("wormhole").chain(line.split(' '));
             assert!(Arguments::try_parse_from(words).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn debug_hides_what_may_hold_a_code() {
+        for line in [
+            "host . --code 7-nebula-orbit-cedar",
+            "mount wormhole://join/7-nebula-orbit-cedar?host=h /mnt",
+            "ls 7-nebula-orbit-cedar",
+            "get 7-nebula-orbit-cedar:a .",
+        ] {
+            let words = std::iter::once("wormhole").chain(line.split(' '));
+            let shown = format!("{:?}", Arguments::try_parse_from(words).unwrap());
+            assert!(!shown.contains("nebula"), "{shown}");
         }
     }
 

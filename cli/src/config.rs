@@ -31,10 +31,6 @@ pub fn run(output: &Output, command: &ConfigCommand) -> Result<Exit, Failure> {
             for (key, value, origin) in settings.iter() {
                 show(output, key, value, &origin.to_string())?;
             }
-            if settings.find("cache_dir")?.is_none() {
-                let folder = engine::trust::cache_dir()?;
-                show(output, "cache_dir", &folder.to_string_lossy(), "default")?;
-            }
         }
         ConfigCommand::Get { key } => {
             let settings = load()?;

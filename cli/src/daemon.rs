@@ -9,11 +9,10 @@
 //!          ◀── {"type":"Warning",…} … {"type":"MountReady" | "Error",…} ── child's stdout
 //! ```
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -31,12 +30,6 @@ pub const HANDOVER_BYTES_MAX: usize = 32 << 10;
 /// Most bytes that the child may say before it is ready; a few lines are expected.
 const REPORT_BYTES_MAX: usize = 256 << 10;
 
-/// Length at which a log is set aside; two of them hold months of warnings.
-const LOG_BYTES_MAX: u64 = 1 << 20;
-
-/// Longest part of a log's name that is taken from the mountpoint; NAME_MAX is 255.
-const LOG_NAME_BYTES_MAX: usize = 100;
-
 /// The command that runs this program again with `arguments`.
 ///
 /// It starts with `/proc/self/exe`: the program that runs now, even if its file was replaced.
@@ -48,8 +41,8 @@ pub fn this_program(arguments: &[&str]) -> Command {
 
 /// Starts `command`, hands it `handover`, and returns once it reported `MountReady`.
 ///
-/// `on_event` sees each line the child says, the last included, except an `Error`. While waiting, a
-/// signal ends the child and this process.
+/// `on_event` sees each line the child says, the last included, except an `Error`; nothing that becomes of it there ends
+/// the child. While waiting, a signal ends the child and this process.
 ///
 /// # Errors
 /// The child's own failure; or that it ended without a word, or was not ready within `timeout` and
@@ -60,7 +53,7 @@ pub fn launch(
     timeout: Duration,
     log: &Path,
     interrupts: Option<&Interrupts>,
-    on_event: &mut dyn FnMut(&Value) -> Result<(), Failure>,
+    on_event: &mut dyn FnMut(&Value),
 ) -> Result<(), Failure> {
     assert!(handover.len() <= HANDOVER_BYTES_MAX, "a handover fits a pipe");
     let deadline = Instant::now() + timeout;
@@ -101,24 +94,6 @@ pub fn launch(
         interrupts.disarm();
     }
     outcome
-}
-
-/// Opens the log of a background mount, for its stderr; returns its path too.
-///
-/// # Errors
-/// When the folder of logs cannot be made or the file not be opened.
-pub fn open_log(state_dir: &Path, mountpoint: &Path) -> Result<(File, PathBuf), Failure> {
-    let folder = state_dir.join("logs");
-    let path = folder.join(log_name(mountpoint));
-    let open = || {
-        DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-        if std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() > LOG_BYTES_MAX) {
-            std::fs::rename(&path, path.with_extension("log.old"))?;
-        }
-        OpenOptions::new().append(true).create(true).mode(0o600).open(&path)
-    };
-    let file = open().map_err(|error| Failure::io(format!("cannot open {}", path.display()), &error))?;
-    Ok((file, path))
 }
 
 /// The child's part: leaves the terminal and the folder it was started in.
@@ -185,11 +160,7 @@ fn hand_over(child: &mut Child, handover: &[u8]) -> Result<ChildStdout, AwaitErr
     }
 }
 
-fn await_ready(
-    mut stdout: ChildStdout,
-    deadline: Instant,
-    on_event: &mut dyn FnMut(&Value) -> Result<(), Failure>,
-) -> Result<(), AwaitError> {
+fn await_ready(mut stdout: ChildStdout, deadline: Instant, on_event: &mut dyn FnMut(&Value)) -> Result<(), AwaitError> {
     let mut said = Vec::new();
     let mut line_start = 0;
     loop {
@@ -202,7 +173,7 @@ fn await_ready(
             if event["type"] == "Error" {
                 return Err(AwaitError::Reported(reported(&event["data"])));
             }
-            on_event(&event).map_err(AwaitError::Reported)?;
+            on_event(&event);
             if event["type"] == "MountReady" {
                 return Ok(());
             }
@@ -242,19 +213,7 @@ fn wait_readable(stdout: &ChildStdout, deadline: Instant) -> Result<(), AwaitErr
 fn reported(data: &Value) -> Failure {
     let exit = Exit::deserialize(&data["kind"]).unwrap_or(Exit::Failed);
     let message = data["message"].as_str().unwrap_or("the mount failed");
-    Failure::new(exit, message)
-}
-
-fn log_name(mountpoint: &Path) -> String {
-    let mut name: String = mountpoint
-        .to_string_lossy()
-        .trim_matches('/')
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-        .collect();
-    // The end tells mountpoints apart better than the beginning; all of it is ASCII.
-    name.drain(..name.len().saturating_sub(LOG_NAME_BYTES_MAX));
-    format!("mount-{name}.log")
+    Failure { wants_code: data["wants_code"] == true, ..Failure::new(exit, message) }
 }
 
 #[cfg(test)]
@@ -272,10 +231,7 @@ mod tests {
             Duration::from_millis(timeout_ms),
             Path::new("/the.log"),
             None,
-            &mut |event| {
-                events.push(event.clone());
-                Ok(())
-            },
+            &mut |event| events.push(event.clone()),
         );
         (outcome, events)
     }
@@ -307,6 +263,9 @@ mod tests {
         let (outcome, events) = launch_script(script, 30_000);
         assert_eq!(outcome, Err(Failure::new(Exit::Refused, "wrong code")));
         assert_eq!(events, [] as [Value; 0]);
+        let unknown = Failure { wants_code: true, ..Failure::new(Exit::Refused, "unknown device") };
+        let script = format!("cat >/dev/null; echo '{}'", crate::output::error_event(&unknown));
+        assert_eq!(launch_script(&script, 30_000).0, Err(unknown));
     }
 
     #[test]
@@ -331,23 +290,5 @@ mod tests {
         let long = vec![b' '; HANDOVER_BYTES_MAX + 1];
         assert!(read_handover::<Value>(long.as_slice()).is_err());
         assert_eq!(read_handover::<Value>(b"{\"a\":1}".as_slice()).unwrap()["a"], 1);
-    }
-
-    #[test]
-    fn logs_are_named_after_mountpoints() {
-        assert_eq!(log_name(Path::new("/mnt/my shots")), "mount-mnt-my-shots.log");
-        let long = log_name(Path::new(&format!("/mnt/{}x", "\u{e4}".repeat(300))));
-        assert!(long.len() < 120 && long.ends_with("x.log"), "{long}");
-    }
-
-    #[test]
-    fn a_long_log_is_set_aside() {
-        let dir = tempfile::tempdir().unwrap();
-        let mountpoint = Path::new("/mnt/a");
-        let (mut file, path) = open_log(dir.path(), mountpoint).unwrap();
-        file.write_all(&vec![b'x'; LOG_BYTES_MAX as usize + 1]).unwrap();
-        let (again, _) = open_log(dir.path(), mountpoint).unwrap();
-        assert_eq!(again.metadata().unwrap().len(), 0);
-        assert!(path.with_extension("log.old").exists());
     }
 }

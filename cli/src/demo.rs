@@ -24,7 +24,7 @@ use serde_json::json;
 use signal::JoinCode;
 
 use self::tree::Tree;
-use crate::args::DemoArguments;
+use crate::args::{DemoArguments, IoFlags};
 use crate::doctor;
 use crate::exit::{Exit, Failure};
 use crate::mount::Guard;
@@ -61,8 +61,10 @@ pub fn run(context: &Context<'_>, arguments: DemoArguments) -> Result<Exit, Fail
         .prefix("wormhole-demo-")
         .tempdir()
         .map_err(|error| Failure::io("cannot make a temporary folder", &error))?;
-    let outcome = require_room(temp.path(), large_bytes)
-        .and_then(|()| Demo { output: context.output, root: temp.path(), cancel: &cancel }.run(large_bytes));
+    let outcome = require_room(temp.path(), large_bytes).and_then(|()| {
+        Demo { output: context.output, io: context.io(IoFlags { io: None }).into(), root: temp.path(), cancel: &cancel }
+            .run(large_bytes)
+    });
     let outcome = match outcome {
         Err(_) if cancel.load(Ordering::Relaxed) => Err(Failure::new(Exit::Interrupted, "interrupted")),
         other => other,
@@ -74,6 +76,7 @@ pub fn run(context: &Context<'_>, arguments: DemoArguments) -> Result<Exit, Fail
 /// One run of the demo below `root`.
 struct Demo<'a> {
     output: &'a Output,
+    io: IoMode,
     root: &'a Path,
     cancel: &'a AtomicBool,
 }
@@ -134,7 +137,7 @@ impl Demo<'_> {
             name: Some("demo".into()),
             code: None,
             shards: None,
-            io: IoMode::Auto,
+            io: self.io,
             state_dir: self.root.join("host-state"),
             runtime_dir: self.root.join("host-run"),
         })?;
@@ -155,6 +158,7 @@ impl Demo<'_> {
             ram_cache_bytes: RAM_CACHE_BYTES,
             read_ahead_kb: None,
             runtime_dir: self.root.join("client-run"),
+            log: None,
         })?;
         let shutdown = handle.shutdown_handle();
         let mut mount = Service::new(handle, events, shutdown, Some(guard));
@@ -188,7 +192,7 @@ impl Demo<'_> {
         RemoteOptions {
             addresses: vec![address],
             code: Some(code.clone()),
-            io: IoMode::Auto,
+            io: self.io,
             state_dir: self.root.join(state),
             timeout: TIMEOUT,
         }

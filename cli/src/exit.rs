@@ -45,7 +45,7 @@ impl From<ErrorKind> for Exit {
             ErrorKind::Failed => Self::Failed,
             ErrorKind::Usage => Self::Usage,
             ErrorKind::NotFound => Self::NotFound,
-            ErrorKind::Refused => Self::Refused,
+            ErrorKind::Refused | ErrorKind::CodeWanted => Self::Refused,
             ErrorKind::Network => Self::Network,
         }
     }
@@ -58,12 +58,14 @@ pub struct Failure {
     pub exit: Exit,
     /// One sentence for a person, with the remedy where one is known; empty where nothing is to be said.
     pub message: String,
+    /// Whether a join code may help that was not given.
+    pub wants_code: bool,
 }
 
 impl Failure {
     /// Creates a failure.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into() }
+        Self { exit, message: message.into(), wants_code: false }
     }
 
     /// Creates a failure that the arguments caused.
@@ -101,7 +103,7 @@ impl From<EngineError> for Failure {
             message.push_str(&cause.to_string());
             source = cause.source();
         }
-        Self::new(error.kind.into(), message)
+        Self { wants_code: error.kind == ErrorKind::CodeWanted, ..Self::new(error.kind.into(), message) }
     }
 }
 
@@ -117,6 +119,7 @@ mod tests {
             (ErrorKind::Usage.into(), 2),
             (ErrorKind::NotFound.into(), 3),
             (ErrorKind::Refused.into(), 4),
+            (ErrorKind::CodeWanted.into(), 4),
             (ErrorKind::Network.into(), 5),
             (Exit::Interrupted, 130),
         ] {

@@ -2,16 +2,18 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use engine::{HostOptions, ServiceEvent};
+use engine::{HostOptions, Invitation, ServiceEvent};
 use qrcode::{EcLevel, QrCode, render::unicode::Dense1x2};
 use signal::JoinCode;
 
 use crate::args::HostArguments;
 use crate::exit::{Exit, Failure};
-use crate::output::{self, Output};
+use crate::output::{self, Events, Output};
 use crate::quote;
 use crate::remote::Context;
+use crate::secret::hidden::Hidden;
 use crate::secret::{self, Sources};
+use crate::settings;
 
 /// Runs `host`.
 ///
@@ -27,7 +29,7 @@ pub fn run(context: &Context<'_>, arguments: HostArguments) -> Result<Exit, Fail
         ));
     }
     if !arguments.signal.no_signal {
-        context.settings.refuse_signal()?;
+        context.settings.refuse(settings::SIGNAL_SERVER)?;
     }
     let options = HostOptions {
         bind: bind(context, arguments.bind),
@@ -42,14 +44,10 @@ pub fn run(context: &Context<'_>, arguments: HostArguments) -> Result<Exit, Fail
     let (handle, events) = engine::start_host(options)?;
     let shutdown = handle.shutdown_handle();
     context.interrupts.arm(move || shutdown.shutdown());
-    let mut is_read = true;
+    let mut printed = Events::new(context.output);
     for event in &events {
         print_event(context.output, &event);
-        // A reader that went away does not end the service; others use it.
-        if is_read && context.output.value(&output::event_value(&event)).is_err() {
-            is_read = false;
-            tracing::warn!("nobody reads the events any more; serving on");
-        }
+        printed.print(&output::event_value(&event));
         if matches!(event, ServiceEvent::Stopped { .. }) {
             break;
         }
@@ -71,7 +69,7 @@ fn bind(context: &Context<'_>, flag: Option<SocketAddr>) -> SocketAddr {
 /// The code that a person chose; `None` to have one drawn.
 fn chosen_code(
     context: &Context<'_>,
-    argument: Option<String>,
+    argument: Option<Hidden>,
     file: Option<std::path::PathBuf>,
 ) -> Result<Option<JoinCode>, Failure> {
     let argument = argument
@@ -79,10 +77,11 @@ fn chosen_code(
             if let Some(warning) = secret::argument_warning() {
                 context.output.say(warning);
             }
-            JoinCode::chosen(&text).map_err(|error| Failure::usage(format!("--code: {error}")))
+            let text = text.text().ok_or_else(|| Failure::usage("--code is not text"))?;
+            JoinCode::chosen(text).map_err(|error| Failure::usage(format!("--code: {error}")))
         })
         .transpose()?;
-    Sources { argument, file: file.as_deref(), environment: context.environment.text()? }.first(JoinCode::chosen)
+    Sources { argument, file: file.as_deref(), environment: context.environment.value() }.first(JoinCode::chosen)
 }
 
 fn print_event(output: &Output, event: &ServiceEvent) {
@@ -94,7 +93,7 @@ fn print_event(output: &Output, event: &ServiceEvent) {
             output.bold(&text(name)),
             io = text(io),
         )),
-        ServiceEvent::WaitingForPeer { code, link } => {
+        ServiceEvent::WaitingForPeer(Invitation { code, link }) => {
             output.tell(&format!("Join code: {}", output.bold(&text(code))));
             output.tell(&format!("Link:      {}", text(link)));
             if output.is_watched() {

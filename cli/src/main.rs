@@ -16,6 +16,7 @@ mod doctor;
 mod exit;
 mod get;
 mod host;
+mod log;
 mod ls;
 mod mount;
 mod output;
@@ -32,6 +33,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
+use serde_json::json;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::args::{Arguments, Command, OutputFlags};
@@ -58,6 +60,12 @@ fn main() -> ExitCode {
 }
 
 fn run(output: &Output, environment: &EnvironmentCode, arguments: Arguments) -> Result<Exit, Failure> {
+    let settings = settings::path().and_then(|path| Settings::load(&path, |name| std::env::var_os(name)));
+    let log_level = log_level(arguments.output, settings.as_ref().ok());
+    // A mount in the background is told where to log, and how much, with all else it must know.
+    if !matches!(arguments.command, Command::MountDaemon) {
+        output.start_log(log_level);
+    }
     match arguments.command {
         // These work without settings, and before a wrong settings file is put right.
         Command::Config(config) => return config::run(output, &config.command),
@@ -65,15 +73,18 @@ fn run(output: &Output, environment: &EnvironmentCode, arguments: Arguments) -> 
             let mut script = Vec::new();
             let mut command = Arguments::command();
             clap_complete::generate(completions.shell, &mut command, "wormhole", &mut script);
-            output::print_raw(&script)?;
+            let shell = completions.shell.to_string();
+            output.event("CompletionScript", json!({"shell": shell, "script": String::from_utf8_lossy(&script)}))?;
+            if !output.json {
+                output::print_raw(&script)?;
+            }
             return Ok(Exit::Ok);
         }
         Command::MountGuard(guard) => return mount::guard(&guard.mountpoint),
         Command::Unmount(unmount) => return mount::unmount(output, &unmount.mountpoint),
         _ => {}
     }
-    let settings = Settings::load(&settings::path()?, |name| std::env::var_os(name))?;
-    output.start_log(log_level(arguments.output, &settings));
+    let settings = settings?;
     match arguments.command {
         Command::Status => return status::run(output),
         Command::Peers(peers) => return peers::run(output, &peers.command),
@@ -81,7 +92,7 @@ fn run(output: &Output, environment: &EnvironmentCode, arguments: Arguments) -> 
         _ => {}
     }
     let interrupts = Interrupts::install()?;
-    let context = Context { output, settings: &settings, environment, interrupts: &interrupts };
+    let context = Context { output, settings: &settings, environment, interrupts: &interrupts, log_level };
     match arguments.command {
         Command::Host(host) => host::run(&context, host),
         Command::Mount(mount) => mount::run(&context, &mount),
@@ -117,14 +128,14 @@ fn refuse(arguments: &[OsString], error: &clap::Error) -> Exit {
     Exit::Usage
 }
 
-/// Flags over the setting.
-fn log_level(flags: OutputFlags, settings: &Settings) -> LevelFilter {
+/// Flags over the setting; warnings where the settings cannot be read.
+fn log_level(flags: OutputFlags, settings: Option<&Settings>) -> LevelFilter {
     match (flags.quiet, flags.verbose) {
         (true, _) => LevelFilter::ERROR,
-        (_, 0) => settings
-            .text("log_level")
-            .and_then(|level| level.parse().ok())
-            .expect("the setting has a default, and its words are levels"),
+        (_, 0) => settings.map_or(LevelFilter::WARN, |settings| {
+            let level = settings.text("log_level").and_then(|level| level.parse().ok());
+            level.expect("the setting has a default, and its words are levels")
+        }),
         (_, 1) => LevelFilter::INFO,
         (_, 2) => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,

@@ -13,15 +13,17 @@ use engine::{IoMode, MountOptions, RemoteOptions, ServiceEvent};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use signal::JoinCode;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::args::{Io, MountArguments};
 use crate::daemon;
 use crate::exit::{Exit, Failure};
-use crate::output::{self, Output};
+use crate::log::{self, Log};
+use crate::output::{self, Events, Output};
 use crate::quote;
 use crate::remote::{self, Context, Destination};
-use crate::secret;
+use crate::secret::{self, hidden::Hidden};
+use crate::settings;
 use crate::signals::Interrupts;
 
 /// What a mount may take beyond its attempts to connect: starting threads, mounting, an unhurried disk.
@@ -39,6 +41,7 @@ pub fn run(context: &Context<'_>, arguments: &MountArguments) -> Result<Exit, Fa
     if !target.subpath.is_root() {
         return Err(Failure::usage("a path inside the share cannot be mounted; name the share only"));
     }
+    context.settings.refuse(settings::CACHE_DIR)?;
     let mountpoint = existing_folder(&arguments.mountpoint)?;
     let Destination { addresses, code, io, timeout } = Destination::new(context, target.target, &arguments.remote)?;
     let memory = arguments.memory;
@@ -52,17 +55,20 @@ pub fn run(context: &Context<'_>, arguments: &MountArguments) -> Result<Exit, Fa
         allow_other: arguments.allow_other,
         ram_cache_mb: memory.ram_cache_mb.or_else(|| setting("ram_cache_mb")).expect("the setting has a default"),
         read_ahead_kb: memory.read_ahead_kb.or_else(|| setting("read_ahead_kb")),
+        log: None,
     };
     secret::with_code(
         code,
-        || secret::prompt(context.interrupts),
+        |why| secret::prompt(context.output, context.interrupts, why),
         |code| {
             let mut plan = plan.clone();
-            plan.code = code.map(|code| code.reveal().to_string());
+            plan.code = code.map(|code| Hidden::from(code.reveal().as_str()));
             if arguments.foreground {
-                let mut printer =
-                    |event: &ServiceEvent| print_event(context.output, &output::event_value(event)).is_ok();
-                serve(&plan, context.interrupts, &mut printer)
+                let mut printed = Events::new(context.output);
+                serve(&plan, context.interrupts, &mut |event| {
+                    print_event(context.output, &mut printed, &output::event_value(event));
+                    true
+                })
             } else {
                 launch(context, &plan)
             }
@@ -78,6 +84,7 @@ pub fn run(context: &Context<'_>, arguments: &MountArguments) -> Result<Exit, Fa
 pub fn run_daemon(interrupts: &Interrupts) -> Result<Exit, Failure> {
     let mut is_ready = false;
     let outcome = daemon::detach().and_then(|()| daemon::read_handover::<Plan>(io::stdin().lock())).and_then(|plan| {
+        plan.start_log()?;
         serve(&plan, interrupts, &mut |event| {
             log_event(event);
             if is_ready {
@@ -160,7 +167,7 @@ impl Drop for Guard {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Plan {
     addresses: Vec<SocketAddr>,
-    code: Option<String>,
+    code: Option<Hidden>,
     io: PlannedIo,
     timeout_s: u64,
     /// Bytes, since a path need not be text.
@@ -168,11 +175,21 @@ struct Plan {
     allow_other: bool,
     ram_cache_mb: u32,
     read_ahead_kb: Option<u32>,
+    /// Where and how much to log; a mount in the foreground does so on stderr.
+    log: Option<PlannedLog>,
 }
 
-impl Drop for Plan {
-    fn drop(&mut self) {
-        self.code.zeroize();
+/// The log of a mount in the background.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct PlannedLog {
+    /// Bytes, as the mountpoint's.
+    path: Vec<u8>,
+    level: String,
+}
+
+impl PlannedLog {
+    fn path(&self) -> PathBuf {
+        OsString::from_vec(self.path.clone()).into()
     }
 }
 
@@ -210,8 +227,8 @@ impl Plan {
     }
 
     fn options(&self) -> Result<MountOptions, Failure> {
-        let code =
-            self.code.as_deref().map(JoinCode::parse).transpose().map_err(|error| Failure::usage(error.to_string()))?;
+        let code = self.code.as_ref().and_then(Hidden::text).map(JoinCode::parse);
+        let code = code.transpose().map_err(|error| Failure::usage(error.to_string()))?;
         Ok(MountOptions {
             remote: RemoteOptions {
                 addresses: self.addresses.clone(),
@@ -225,7 +242,16 @@ impl Plan {
             ram_cache_bytes: u64::from(self.ram_cache_mb) * MIB,
             read_ahead_kb: self.read_ahead_kb,
             runtime_dir: engine::trust::runtime_dir()?,
+            log: self.log.as_ref().map(PlannedLog::path),
         })
+    }
+
+    /// Sends the log of this process where the plan says.
+    fn start_log(&self) -> Result<(), Failure> {
+        let Some(log) = &self.log else { return Ok(()) };
+        let level = log.level.parse().map_err(|_| Failure::usage("there is no such log level"))?;
+        output::log_to(Log::of_stderr(log.path())?, level);
+        Ok(())
     }
 
     /// How long the mount may take until it is ready.
@@ -261,18 +287,23 @@ fn serve(plan: &Plan, interrupts: &Interrupts, on_event: &mut dyn FnMut(&Service
 }
 
 fn launch(context: &Context<'_>, plan: &Plan) -> Result<(), Failure> {
-    let (log, log_path) = daemon::open_log(&engine::trust::state_dir()?, &plan.mountpoint())?;
+    let log_path = log::path(&engine::trust::state_dir()?, &plan.mountpoint());
+    let log = PlannedLog { path: log_path.clone().into_os_string().into_vec(), level: context.log_level.to_string() };
+    let plan = Plan { log: Some(log), ..plan.clone() };
     let mut command = daemon::this_program(&["mount-daemon"]);
-    command.stderr(log);
-    let handover = Zeroizing::new(serde_json::to_vec(plan).expect("a plan is numbers and text"));
+    command.stderr(log::open(&log_path)?);
+    let handover = Zeroizing::new(serde_json::to_vec(&plan).expect("a plan is numbers and text"));
+    let mut printed = Events::new(context.output);
     daemon::launch(command, &handover, plan.start_timeout(), &log_path, Some(context.interrupts), &mut |event| {
-        print_event(context.output, event)
-    })
+        print_event(context.output, &mut printed, event);
+    })?;
+    context.output.say(&format!("It logs to {}", shown(&log_path)));
+    Ok(())
 }
 
 /// Prints an event of a mount, which may come from another process.
-fn print_event(output: &Output, event: &Value) -> Result<(), Failure> {
-    output.value(event)?;
+fn print_event(output: &Output, printed: &mut Events<'_>, event: &Value) {
+    printed.print(event);
     let data = &event["data"];
     let text = |key: &str| quote::text(data[key].as_str().unwrap_or_default());
     match event["type"].as_str().unwrap_or_default() {
@@ -288,7 +319,6 @@ fn print_event(output: &Output, event: &Value) -> Result<(), Failure> {
         "Stopped" => output.say(&format!("Unmounted: {}", text("reason"))),
         _ => {}
     }
-    Ok(())
 }
 
 fn log_event(event: &ServiceEvent) {
@@ -384,12 +414,16 @@ mod tests {
             allow_other: true,
             ram_cache_mb: 7,
             read_ahead_kb: None,
+            log: Some(PlannedLog { path: b"/s/\xff.log".to_vec(), level: "debug".into() }),
         };
+        assert!(!format!("{plan:?}").contains("a-b-c"));
         let bytes = serde_json::to_vec(&plan).unwrap();
         assert!(bytes.len() < daemon::HANDOVER_BYTES_MAX);
         let again: Plan = daemon::read_handover(bytes.as_slice()).unwrap();
         assert_eq!(again.mountpoint().as_os_str().as_bytes(), b"/mnt/\xff");
-        assert_eq!(again.addresses, plan.addresses);
+        assert_eq!((&again.addresses, &again.code), (&plan.addresses, &plan.code));
+        assert_eq!(again.log.as_ref().unwrap().path().as_os_str().as_bytes(), b"/s/\xff.log");
+        assert_eq!(again.log.as_ref().unwrap().level, "debug");
         assert_eq!(again.start_timeout(), Duration::from_secs(25));
         assert_eq!(IoMode::from(again.io), IoMode::Poll);
     }

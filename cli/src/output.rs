@@ -1,6 +1,7 @@
 //! What a run prints: results on stdout, words for people on stderr, one JSON object a line with `--json`.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
 
 use engine::ServiceEvent;
 use serde::Serialize;
@@ -8,6 +9,7 @@ use serde_json::{Value, json};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::exit::{Exit, Failure};
+use crate::log::Log;
 use crate::quote;
 
 /// Where and how this run prints.
@@ -92,7 +94,7 @@ impl Output {
         if self.colour { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() }
     }
 
-    /// Sends log lines of `level` and above to stderr; call once.
+    /// Sends log lines of `level` and above to stderr; call this or [`log_to`] once.
     pub fn start_log(&self, level: LevelFilter) {
         tracing_subscriber::fmt()
             .with_max_level(level)
@@ -101,6 +103,38 @@ impl Output {
             .with_target(false)
             .init();
     }
+}
+
+/// The events of a service on stdout, for a reader who may go away: the service goes on, since others use it.
+#[derive(Debug)]
+pub struct Events<'a> {
+    output: &'a Output,
+    is_read: bool,
+}
+
+impl<'a> Events<'a> {
+    /// Prints to `output`.
+    pub fn new(output: &'a Output) -> Self {
+        Self { output, is_read: true }
+    }
+
+    /// Prints as [`Output::value`] does, until that fails once.
+    pub fn print(&mut self, event: &Value) {
+        if self.is_read && self.output.value(event).is_err() {
+            self.is_read = false;
+            tracing::warn!("nobody reads the events any more; going on");
+        }
+    }
+}
+
+/// Sends log lines of `level` and above to a file.
+pub fn log_to(log: Log, level: LevelFilter) {
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(Arc::new(log))
+        .with_ansi(false)
+        .with_target(false)
+        .init();
 }
 
 /// Writes bytes to stdout as they are, and flushes.
@@ -118,7 +152,9 @@ pub fn print_raw(bytes: &[u8]) -> Result<(), Failure> {
 
 /// The event that reports a failure.
 pub fn error_event(failure: &Failure) -> Value {
-    json!({"type": "Error", "data": {"message": failure.message, "kind": failure.exit}})
+    json!({"type": "Error", "data": {
+        "message": failure.message, "kind": failure.exit, "wants_code": failure.wants_code,
+    }})
 }
 
 /// A service's event as JSON; bytes of a path that are not UTF-8 become U+FFFD.
@@ -166,6 +202,9 @@ mod tests {
     #[test]
     fn errors_name_their_kind() {
         let event = error_event(&Failure::new(Exit::NotFound, "no such file"));
-        assert_eq!(event.to_string(), r#"{"data":{"kind":"NotFound","message":"no such file"},"type":"Error"}"#);
+        assert_eq!(
+            event.to_string(),
+            r#"{"data":{"kind":"NotFound","message":"no such file","wants_code":false},"type":"Error"}"#
+        );
     }
 }

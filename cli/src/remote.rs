@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use engine::{IoMode, Remote, RemoteOptions};
 use signal::{Host, HostAddress, JoinCode, RemotePath, Target};
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::args::{Io, IoFlags, RemoteFlags};
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
 use crate::secret::environment::EnvironmentCode;
+use crate::secret::hidden::Hidden;
 use crate::secret::{self, Sources};
-use crate::settings::Settings;
+use crate::settings::{self, Settings};
 use crate::signals::Interrupts;
 
 /// Addresses that are tried; a name with more, or a link with many names, is cut off here.
@@ -28,6 +30,8 @@ pub struct Context<'a> {
     pub environment: &'a EnvironmentCode,
     /// What signals do.
     pub interrupts: &'a Interrupts,
+    /// How much is logged, also by the processes this one starts.
+    pub log_level: LevelFilter,
 }
 
 impl Context<'_> {
@@ -72,12 +76,15 @@ impl Destination {
             }
             Target::Host(host) => (None, vec![host]),
         };
+        if argument.is_some() && flags.code_file.is_some() {
+            return Err(Failure::usage("the target holds a join code; leave --code-file out, or give HOST[:PORT]"));
+        }
         if argument.is_some()
             && let Some(warning) = secret::argument_warning()
         {
             context.output.say(warning);
         }
-        let sources = Sources { argument, file: flags.code_file.as_deref(), environment: context.environment.text()? };
+        let sources = Sources { argument, file: flags.code_file.as_deref(), environment: context.environment.value() };
         let timeout_s = flags
             .timeout_s
             .map(u32::from)
@@ -100,7 +107,7 @@ impl Destination {
         let io = IoMode::from(self.io);
         secret::with_code(
             self.code,
-            || secret::prompt(context.interrupts),
+            |why| secret::prompt(context.output, context.interrupts, why),
             |code| {
                 let options = RemoteOptions {
                     addresses: self.addresses.clone(),
@@ -119,12 +126,12 @@ impl Destination {
 ///
 /// # Errors
 /// A usage error that repeats none of the argument, which may hold a code.
-pub fn parse(argument: &std::ffi::OsStr) -> Result<RemotePath, Failure> {
-    RemotePath::parse(argument.as_encoded_bytes()).map_err(|error| Failure::usage(format!("the target: {error}")))
+pub fn parse(argument: &Hidden) -> Result<RemotePath, Failure> {
+    RemotePath::parse(argument.as_bytes()).map_err(|error| Failure::usage(format!("the target: {error}")))
 }
 
 fn bare_code(context: &Context<'_>) -> Failure {
-    if let Err(failure) = context.settings.refuse_signal() {
+    if let Err(failure) = context.settings.refuse(settings::SIGNAL_SERVER) {
         return failure;
     }
     Failure::usage(
@@ -205,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_bad_target_is_not_repeated() {
-        let failure = parse("4821 hunter2".as_ref()).unwrap_err();
+        let failure = parse(&Hidden::from("4821 hunter2")).unwrap_err();
         assert_eq!(failure.exit, Exit::Usage);
         assert!(!failure.message.contains("hunter2"), "{}", failure.message);
     }

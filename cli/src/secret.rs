@@ -3,6 +3,7 @@
 //! A code never goes into the arguments or the environment of a child, and never into a log.
 
 pub mod environment;
+pub mod hidden;
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
@@ -13,7 +14,10 @@ use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use signal::JoinCode;
 use zeroize::Zeroizing;
 
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
+use crate::output::Output;
+use crate::quote;
+use crate::secret::hidden::Hidden;
 use crate::signals::{Interrupts, exit_interrupted};
 
 /// Longest code file in bytes; the longest code is shorter (`signal::code::CODE_INPUT_BYTES_MAX`).
@@ -33,7 +37,7 @@ pub struct Sources<'a> {
     /// `--code-file`; `-` is stdin.
     pub file: Option<&'a Path>,
     /// `WORMHOLE_CODE`.
-    pub environment: Option<Zeroizing<String>>,
+    pub environment: Option<&'a Hidden>,
 }
 
 impl Sources<'_> {
@@ -50,23 +54,25 @@ impl Sources<'_> {
         }
         let (text, origin) = if let Some(path) = self.file {
             (read_file(path)?, "the code file")
-        } else if let Some(text) = self.environment {
-            (text, environment::VARIABLE)
+        } else if let Some(code) = self.environment {
+            (code.clone(), environment::VARIABLE)
         } else {
             return Ok(None);
         };
+        let text = text.text().ok_or_else(|| Failure::usage(format!("{origin} is not text")))?;
         parse(text.trim()).map(Some).map_err(|error| Failure::usage(format!("{origin}: {error}")))
     }
 }
 
-/// Asks for a code on the terminal; `None` where there is none.
+/// Says why a code is wanted and asks for it on the terminal; `None` where there is none.
 ///
 /// # Errors
 /// When the terminal fails, or what was typed is no code.
-pub fn prompt(interrupts: &Interrupts) -> Result<Option<JoinCode>, Failure> {
+pub fn prompt(output: &Output, interrupts: &Interrupts, why: &str) -> Result<Option<JoinCode>, Failure> {
     if !io::stdin().is_terminal() {
         return Ok(None);
     }
+    output.tell(&quote::text(why));
     // A signal must not leave the terminal without echo.
     if let Ok(before) = tcgetattr(io::stdin()) {
         interrupts.arm(move || {
@@ -80,28 +86,29 @@ pub fn prompt(interrupts: &Interrupts) -> Result<Option<JoinCode>, Failure> {
     JoinCode::parse(typed.trim()).map(Some).map_err(|error| Failure::usage(error.to_string()))
 }
 
-/// Runs `attempt` with the code that was given; where none was and the host refuses, asks for one and
-/// tries again. A device that is enrolled needs no code, so nobody is asked before that.
+/// Runs `attempt` with the code that was given; where none was and the host refuses for want of one, asks for it with
+/// the host's reason and tries again. A device that is enrolled needs no code, so nobody is asked before that; nor
+/// where no code would help, as when the device was revoked.
 ///
 /// # Errors
 /// What `attempt` or `ask` reports; a refusal for want of a code says how to give one.
 pub fn with_code<T>(
     code: Option<JoinCode>,
-    ask: impl FnOnce() -> Result<Option<JoinCode>, Failure>,
+    ask: impl FnOnce(&str) -> Result<Option<JoinCode>, Failure>,
     mut attempt: impl FnMut(Option<JoinCode>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let was_given = code.is_some();
     match attempt(code) {
-        Err(refusal) if refusal.exit == Exit::Refused && !was_given => match ask()? {
+        Err(refusal) if refusal.wants_code && !was_given => match ask(&refusal.message)? {
             Some(code) => attempt(Some(code)),
-            None => Err(Failure::new(
-                Exit::Refused,
-                format!(
+            None => Err(Failure {
+                message: format!(
                     "{}; no join code was given: use --code-file FILE or {}",
                     refusal.message,
                     environment::VARIABLE
                 ),
-            )),
+                ..refusal
+            }),
         },
         other => other,
     }
@@ -116,7 +123,7 @@ pub fn argument_warning() -> Option<&'static str> {
     )
 }
 
-fn read_file(path: &Path) -> Result<Zeroizing<String>, Failure> {
+fn read_file(path: &Path) -> Result<Hidden, Failure> {
     let what = || format!("cannot read the code file {}", path.display());
     let source: Box<dyn Read> = if path == Path::new("-") {
         Box::new(io::stdin())
@@ -129,10 +136,7 @@ fn read_file(path: &Path) -> Result<Zeroizing<String>, Failure> {
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(Failure::usage(format!("the code file is longer than {FILE_BYTES_MAX} bytes")));
     }
-    match std::str::from_utf8(&bytes) {
-        Ok(text) => Ok(Zeroizing::new(text.to_owned())),
-        Err(_) => Err(Failure::usage("the code file is not text")),
-    }
+    Ok(Hidden::from(bytes))
 }
 
 /// Whether a person other than `me` has a process.
@@ -154,6 +158,8 @@ fn others_are_here(proc: &Path, me: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+
+    use crate::exit::Exit;
 
     use super::*;
 
@@ -180,10 +186,11 @@ mod tests {
             (None, None, Some(THIRD), Some(THIRD)),
             (None, None, None, None),
         ] {
+            let environment = environment.map(Hidden::from);
             let sources = Sources {
                 argument: argument.map(code),
                 file: file.map(|path| path.as_path()),
-                environment: environment.map(|text| Zeroizing::new(text.to_owned())),
+                environment: environment.as_ref(),
             };
             let found = sources.first(JoinCode::parse).unwrap();
             assert_eq!(shown(found).as_deref(), expected);
@@ -195,8 +202,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("code");
         let read = |path: &Path| {
-            let sources =
-                Sources { argument: None, file: Some(path), environment: Some(Zeroizing::new(THIRD.to_owned())) };
+            let environment = Hidden::from(THIRD);
+            let sources = Sources { argument: None, file: Some(path), environment: Some(&environment) };
+            assert!(!format!("{sources:?}").contains("abandon"));
             sources.first(JoinCode::parse).unwrap_err()
         };
         assert_eq!(read(&path).exit, Exit::NotFound);
@@ -212,16 +220,19 @@ mod tests {
     fn a_person_is_asked_only_when_the_host_wants_a_code() {
         let refusing = |code: Option<JoinCode>| match code {
             Some(code) => Ok(code.reveal().to_string()),
-            None => Err(Failure::new(Exit::Refused, "unknown device")),
+            None => Err(Failure { wants_code: true, ..Failure::new(Exit::Refused, "unknown device") }),
         };
-        let asked = with_code(None, || Ok(Some(code(FIRST))), refusing);
-        assert_eq!(asked.unwrap(), FIRST);
-        let alone = with_code(None, || Ok(None), refusing).unwrap_err();
+        let answer = |why: &str| {
+            assert_eq!(why, "unknown device");
+            Ok(Some(code(FIRST)))
+        };
+        assert_eq!(with_code(None, answer, refusing).unwrap(), FIRST);
+        let alone = with_code(None, |_| Ok(None), refusing).unwrap_err();
         assert_eq!(alone.exit, Exit::Refused);
         assert!(alone.message.contains("--code-file"), "{}", alone.message);
 
         let questions = Cell::new(0);
-        let ask = || {
+        let ask = |_: &str| {
             questions.set(questions.get() + 1);
             Ok(None)
         };
@@ -229,6 +240,8 @@ mod tests {
         let wrong = |_| Err::<(), _>(Failure::new(Exit::Refused, "wrong code"));
         let failure = with_code(Some(code(FIRST)), ask, wrong).unwrap_err();
         assert_eq!(failure.message, "wrong code");
+        let revoked = |_| Err::<(), _>(Failure::new(Exit::Refused, "revoked"));
+        assert_eq!(with_code(None, ask, revoked).unwrap_err().message, "revoked");
         let gone = |_| Err::<(), _>(Failure::new(Exit::Network, "no answer"));
         assert_eq!(with_code(None, ask, gone).unwrap_err().exit, Exit::Network);
         assert_eq!(questions.get(), 0);

@@ -12,11 +12,30 @@ use toml_edit::{Document, DocumentMut, Item, Value};
 
 use crate::exit::Failure;
 
-/// The variable that will name a signal server.
-const SIGNAL_VARIABLE: &str = "WORMHOLE_SIGNAL_SERVER";
+/// A setting that will be, with its variable; to give it is an error until then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Missing {
+    key: &'static str,
+    variable: &'static str,
+    /// What there is not yet.
+    what: &'static str,
+    /// What to do about the variable.
+    remedy: &'static str,
+}
 
-/// The setting that will name a signal server.
-const SIGNAL_KEY: &str = "signal_server";
+/// The server by which hosts are found without an address.
+pub const SIGNAL_SERVER: Missing = Missing {
+    key: "signal_server",
+    variable: "WORMHOLE_SIGNAL_SERVER",
+    what: "signal server",
+    remedy: "unset it or give --no-signal",
+};
+
+/// The folder of the disk cache.
+pub const CACHE_DIR: Missing =
+    Missing { key: "cache_dir", variable: "WORMHOLE_CACHE_DIR", what: "disk cache", remedy: "unset it" };
+
+const MISSING: [Missing; 2] = [SIGNAL_SERVER, CACHE_DIR];
 
 /// Largest settings file in bytes; the whole table with long comments is a hundredth of it.
 const FILE_BYTES_MAX: usize = 1 << 20;
@@ -28,8 +47,6 @@ pub enum Range {
     Integer(u32, u32),
     /// One of these words.
     Word(&'static [&'static str]),
-    /// An absolute path.
-    Folder,
     /// Any text that is not empty.
     Text,
 }
@@ -48,9 +65,7 @@ pub struct Knob {
 }
 
 /// Every setting. The ranges are those of the flags of the same names in `args.rs`.
-pub const KNOBS: [Knob; 8] = [
-    // Where the disk cache goes; `config path` reports it.
-    Knob { key: "cache_dir", variable: Some("WORMHOLE_CACHE_DIR"), default: None, range: Range::Folder },
+pub const KNOBS: [Knob; 7] = [
     // `auto` takes io_uring where it works.
     Knob { key: "io", variable: None, default: Some("auto"), range: Range::Word(&["auto", "uring", "poll"]) },
     // Warnings concern the user; more is for finding faults.
@@ -74,8 +89,8 @@ pub const KNOBS: [Knob; 8] = [
 
 impl Knob {
     fn named(key: &str) -> Result<&'static Self, String> {
-        if key == SIGNAL_KEY {
-            return Err("there is no signal server yet; remove this setting".into());
+        if let Some(missing) = MISSING.iter().find(|missing| missing.key == key) {
+            return Err(format!("there is no {} yet; remove this setting", missing.what));
         }
         KNOBS.iter().find(|knob| knob.key == key).ok_or_else(|| {
             let keys: Vec<&str> = KNOBS.iter().map(|knob| knob.key).collect();
@@ -93,8 +108,6 @@ impl Knob {
             },
             Range::Word(words) if words.contains(&text) => Ok(text.to_owned()),
             Range::Word(words) => Err(format!("`{key}` must be one of {}", words.join(", "))),
-            Range::Folder if Path::new(text).is_absolute() => Ok(text.to_owned()),
-            Range::Folder => Err(format!("`{key}` must be an absolute path")),
             Range::Text if text.is_empty() => Err(format!("`{key}` must not be empty")),
             Range::Text => Ok(text.to_owned()),
         }
@@ -111,7 +124,7 @@ impl Knob {
     fn read_toml(&self, item: &Item) -> Result<String, String> {
         match (self.range, item.as_value()) {
             (Range::Integer(..), Some(Value::Integer(number))) => self.check(&number.value().to_string()),
-            (Range::Word(_) | Range::Folder | Range::Text, Some(Value::String(text))) => self.check(text.value()),
+            (Range::Word(_) | Range::Text, Some(Value::String(text))) => self.check(text.value()),
             (Range::Integer(..), _) => Err(format!("`{}` must be a number", self.key)),
             _ => Err(format!("`{}` must be a text in quotes", self.key)),
         }
@@ -143,7 +156,8 @@ impl fmt::Display for Origin {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     values: BTreeMap<&'static str, (String, Origin)>,
-    has_signal_variable: bool,
+    /// Those of [`MISSING`] whose variables are set.
+    missing: Vec<Missing>,
 }
 
 impl Settings {
@@ -173,7 +187,8 @@ impl Settings {
                 .map_err(|reason| Failure::usage(format!("{name}: {reason}")))?;
             values.insert(knob.key, (value, Origin::Environment(name)));
         }
-        Ok(Self { values, has_signal_variable: variable(SIGNAL_VARIABLE).is_some_and(|text| !text.is_empty()) })
+        let is_set = |missing: &Missing| variable(missing.variable).is_some_and(|text| !text.is_empty());
+        Ok(Self { values, missing: MISSING.into_iter().filter(is_set).collect() })
     }
 
     /// The value of a setting and where it comes from.
@@ -207,17 +222,16 @@ impl Settings {
         self.values.iter().map(|(key, (value, origin))| (*key, value.as_str(), origin))
     }
 
-    /// Refuses to go on where the environment names a signal server that could not be asked.
+    /// Refuses to go on where the environment asks for something that there is not, and that would be used now.
     ///
     /// # Errors
-    /// When `WORMHOLE_SIGNAL_SERVER` is set.
-    pub fn refuse_signal(&self) -> Result<(), Failure> {
-        if self.has_signal_variable {
-            return Err(Failure::usage(format!(
-                "{SIGNAL_VARIABLE} is set, but there is no signal server yet: unset it or give --no-signal"
-            )));
+    /// When the variable of `missing` is set.
+    pub fn refuse(&self, missing: Missing) -> Result<(), Failure> {
+        if !self.missing.contains(&missing) {
+            return Ok(());
         }
-        Ok(())
+        let Missing { variable, what, remedy, .. } = missing;
+        Err(Failure::usage(format!("{variable} is set, but there is no {what} yet: {remedy}")))
     }
 }
 
@@ -344,18 +358,22 @@ mod tests {
         Folder::with("io = \"auto\"\nport = 65536").complains(&[], "line 2: `port` must be");
         Folder::with("port = \"1\"").complains(&[], "must be a number");
         Folder::with("[port]\nx = 1").complains(&[], "line 1");
-        Folder::with("cache_dir = \"c\"").complains(&[], "absolute");
+        Folder::with("cache_dir = \"/c\"").complains(&[], "line 1: there is no disk cache yet");
         Folder::with("\nsignal_server = \"x\"").complains(&[], "line 2: there is no signal server");
         Folder::with("").complains(&[("WORMHOLE_PORT", "0")], "WORMHOLE_PORT: ");
         Folder::with("").complains(&[("WORMHOLE_LOG_LEVEL", "loud")], "one of off, error");
     }
 
     #[test]
-    fn a_signal_server_is_refused_where_it_would_be_asked() {
+    fn what_there_is_not_yet_is_refused_where_it_would_be_used() {
         let folder = Folder::with("");
-        let settings = folder.load(&[(SIGNAL_VARIABLE, "s")]).unwrap();
-        assert!(settings.refuse_signal().is_err());
-        assert!(folder.load(&[]).unwrap().refuse_signal().is_ok());
+        for (missing, other) in [(SIGNAL_SERVER, CACHE_DIR), (CACHE_DIR, SIGNAL_SERVER)] {
+            let settings = folder.load(&[(missing.variable, "s")]).unwrap();
+            assert!(settings.refuse(missing).unwrap_err().message.contains(missing.variable));
+            assert_eq!(settings.refuse(other), Ok(()));
+            assert_eq!(folder.load(&[(missing.variable, "")]).unwrap().refuse(missing), Ok(()));
+            assert!(set(&folder.path(), missing.key, "/x").is_err());
+        }
     }
 
     #[test]
@@ -387,7 +405,7 @@ mod tests {
                 assert_eq!(knob.check(default).as_deref(), Ok(default), "{}", knob.key);
             }
         }
-        assert_eq!(KNOBS[4].default, Some(signal::DEFAULT_PORT.to_string().as_str()));
+        assert_eq!(KNOBS[3].default, Some(signal::DEFAULT_PORT.to_string().as_str()));
     }
 
     #[test]

@@ -49,10 +49,24 @@ fn what_is_not_yet_is_refused_and_not_ignored() {
     fails("host . --signal https://s", 2, "no signal server");
     fails("mount studio /tmp --cache-dir /c", 2, "--cache-dir");
     fails("put a studio:", 2, "put");
+    fails("mount studio /tmp --disk-cache-gb 1", 2, "--disk-cache-gb");
+    fails("config set cache_dir /c", 2, "there is no disk cache yet");
     let home = tempfile::tempdir().unwrap();
-    let output = wormhole(home.path()).args(["host", "."]).env("WORMHOLE_SIGNAL_SERVER", "https://s").output().unwrap();
-    assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("WORMHOLE_SIGNAL_SERVER"));
+    for (line, variable) in
+        [(&["host", "."][..], "WORMHOLE_SIGNAL_SERVER"), (&["mount", "127.0.0.1", "/tmp"], "WORMHOLE_CACHE_DIR")]
+    {
+        let output = wormhole(home.path()).args(line).env(variable, "/s").output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(text(&output.stderr).contains(variable));
+    }
+}
+
+#[test]
+fn a_code_is_given_once() {
+    let target = "wormhole://join/4821-nebula-orbit-cedar-maple?host=127.0.0.1";
+    for line in [format!("ls {target} --code-file f"), format!("mount {target} /tmp --code-file f")] {
+        fails(&line, 2, "leave --code-file out");
+    }
 }
 
 #[test]
@@ -62,6 +76,16 @@ fn a_code_without_an_address_is_explained_and_never_repeated() {
         fails(&line, 2, "wormhole:// link");
         let home = tempfile::tempdir().unwrap();
         assert!(!text(&run(home.path(), &line).stderr).contains("nebula"));
+    }
+}
+
+#[test]
+fn a_code_cut_short_is_no_host_to_look_up() {
+    for line in ["ls 4821-orbit-ocean", "get 4821-orbit:a /tmp", "mount 4821-orbit-ocean /tmp", "ls orbit-ocean-zebra"]
+    {
+        fails(line, 2, "looks like a join code");
+        let home = tempfile::tempdir().unwrap();
+        assert!(!text(&run(home.path(), line).stderr).contains("orbit"), "{line}");
     }
 }
 
@@ -106,7 +130,6 @@ fn settings_go_round() {
     stdout("config set port 5001");
     assert_eq!(stdout("config get port"), "5001\n");
     assert!(stdout("config show").contains("port = 5001  # file\n"));
-    assert!(stdout("config show").contains("cache_dir = "));
     let path = stdout("config path");
     assert!(Path::new(path.trim_end()).starts_with(home.join("c")), "{path}");
     let unset = run(home, "config get name");
@@ -163,6 +186,10 @@ fn completions_name_the_commands() {
         let output = run(home.path(), &format!("completions {shell}"));
         assert!(output.status.success());
         assert!(text(&output.stdout).contains("unmount"), "{shell}");
+        let event = run(home.path(), &format!("completions {shell} --json"));
+        let event: serde_json::Value = serde_json::from_slice(&event.stdout).unwrap();
+        assert_eq!(event["type"], "CompletionScript");
+        assert_eq!(event["data"]["script"], text(&output.stdout), "{shell}");
     }
 }
 

@@ -34,19 +34,25 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest pause between attempts: a host that comes back is found within it.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Proofs of the code that are sent without a valid one in return. Each is a guess for whoever gets it, and nobody
+/// counts the guesses of a false host. Two, since an honest one may be lost between a proof and its answer.
+const PROOFS_OPEN_MAX: u32 = 2;
 
 /// What a client is made of. No default: every field is a decision.
 pub struct ClientOptions {
     /// Where the host may be; tried in turn.
     pub addresses: Vec<SocketAddr>,
-    /// The join code, used only where the host does not know this device or this device not the host.
+    /// The join code, used only where the host does not know this device, or its key is not the one expected there.
     pub code: Option<JoinCode>,
     /// This device's name, shown to the host's owner.
     pub device: String,
     /// This device's public key.
     pub key: PeerKey,
-    /// Keys of the hosts this device has enrolled with.
+    /// Keys of the hosts this device has enrolled with. One of them is let stand for the host that is meant where
+    /// neither a code nor `known_at` says which that is.
     pub trusted: Vec<PeerKey>,
+    /// The host that was last met at an address, for those of `addresses` where one was: no other is trusted there.
+    pub known_at: BTreeMap<SocketAddr, PeerKey>,
     /// Bound on every call while the host does not answer.
     pub timeout: Duration,
 }
@@ -65,7 +71,14 @@ pub struct Client {
     state: State,
     /// The host's key once it let us in: nobody else is spoken to after that.
     pinned: Option<PeerKey>,
-    address_next: usize,
+    /// Attempts to connect so far; the addresses take turns.
+    dials: usize,
+    /// Hosts that did not let us in, one for each address at most: they are asked no second time.
+    refused_by: Vec<PeerKey>,
+    /// The most helpful of their reasons; after the first welcome, why the host put us off last.
+    refusal: Option<ClientError>,
+    /// Proofs of the code sent since the last valid one came; at most [`PROOFS_OPEN_MAX`].
+    proofs_open: u32,
     retry_pause: Duration,
     /// Since when there is no way to the host.
     down_since: Option<Instant>,
@@ -87,7 +100,10 @@ impl Client {
             options,
             state: State::Down { retry_at: now },
             pinned: None,
-            address_next: 0,
+            dials: 0,
+            refused_by: Vec::new(),
+            refusal: None,
+            proofs_open: 0,
             retry_pause: RETRY_PAUSE_MIN,
             down_since: Some(now),
             calls: Calls::default(),
@@ -201,8 +217,10 @@ impl Client {
             }
             self.finish(call, Err(CallError::TimedOut));
         }
+        self.send_closes(node);
         if self.pinned.is_none() && self.is_long_down(now) && !matches!(self.state, State::Over(_)) {
-            self.give_up(ClientError::Unreachable(self.options.addresses.clone()));
+            let error = self.last_word();
+            self.give_up(error);
         }
     }
 
@@ -213,7 +231,7 @@ impl Client {
         }
         match event {
             Event::Connected { peer } => self.on_connected(now, node, conn, peer),
-            Event::Closed(closed) => self.on_closed(now, &closed),
+            Event::Closed(closed) => self.on_closed(now, node, conn, &closed),
             Event::Readable(stream) => {
                 if Some(stream) == self.control {
                     self.read_control(now, node, conn, stream);
@@ -233,8 +251,8 @@ impl Client {
     }
 
     fn dial(&mut self, now: Instant, node: &mut Node) {
-        let address = self.options.addresses[self.address_next % self.options.addresses.len()];
-        self.address_next = self.address_next.wrapping_add(1);
+        let address = self.options.addresses[self.dials % self.options.addresses.len()];
+        self.dials = self.dials.wrapping_add(1);
         self.state = match node.connect(now, address) {
             Ok(conn) => State::Dialing { conn, give_up_at: now + ATTEMPT_TIMEOUT },
             Err(error) => {
@@ -255,9 +273,22 @@ impl Client {
             self.drop_connection(now, node, conn, "another host answers at this address");
             return;
         }
-        let trusted = self.pinned == Some(peer) || self.options.trusted.contains(&peer);
+        if self.refused_by.contains(&peer) {
+            self.drop_connection(now, node, conn, "this host has refused already");
+            return;
+        }
+        let Some(address) = node.connection(conn).map(|connection| connection.remote()) else { return };
+        let trusted = self.is_trusted(peer, address);
         if !trusted && self.options.code.is_none() {
-            self.close_and_give_up(now, node, conn, ClientError::UnknownHost);
+            let error = match self.options.known_at.contains_key(&address) {
+                true => ClientError::OtherHost(address),
+                false => ClientError::UnknownHost,
+            };
+            self.on_refused(now, node, conn, None, error);
+            return;
+        }
+        if !trusted && self.proofs_open >= PROOFS_OPEN_MAX {
+            self.on_refused(now, node, conn, None, ClientError::WrongHost);
             return;
         }
         let Some(mut connection) = node.connection(conn) else { return };
@@ -269,6 +300,16 @@ impl Client {
         let hello = proof.hello(&self.options.device);
         self.state = State::Proving { conn, give_up_at: now + ATTEMPT_TIMEOUT, proof: Box::new(proof) };
         self.write(node, conn, stream, wire::encode(&hello));
+    }
+
+    /// Whether this host's key is enough, so that it need not prove the code.
+    fn is_trusted(&self, peer: PeerKey, address: SocketAddr) -> bool {
+        match (self.pinned, self.options.known_at.get(&address)) {
+            (Some(pinned), _) => pinned == peer,
+            (None, Some(&known)) => known == peer,
+            // A code says which host is meant; a key that is known from elsewhere does not stand in for it.
+            (None, None) => self.options.code.is_none() && self.options.trusted.contains(&peer),
+        }
     }
 
     fn read_control(&mut self, now: Instant, node: &mut Node, conn: ConnId, stream: StreamId) {
@@ -287,22 +328,17 @@ impl Client {
             }
             return;
         };
-        match proof.handle_bytes(&bytes, self.options.code.as_ref()) {
+        let host = proof.host();
+        let code = self.options.code.as_ref().filter(|_| self.proofs_open < PROOFS_OPEN_MAX);
+        match proof.handle_bytes(&bytes, code) {
             Ok(steps) => {
                 for step in steps {
                     self.apply(now, node, conn, stream, step);
                 }
             }
-            // A host that knows us and cannot have us now says when to come again.
-            Err(ClientError::Refused(wire::Refusal::Full | wire::Refusal::TooManyAttempts, wait))
-                if self.pinned.is_some() =>
-            {
-                self.drop_connection(now, node, conn, "the host is overloaded");
-                if let State::Down { retry_at } = &mut self.state {
-                    *retry_at = (*retry_at).max(now + wait);
-                }
-            }
-            Err(error) => self.close_and_give_up(now, node, conn, error),
+            // A host that had us in and cannot have us now may do so again: when it says, or when it is put right.
+            Err(error) if self.pinned.is_some() && error.may_pass() => self.on_put_off(now, node, conn, error),
+            Err(error) => self.on_refused(now, node, conn, Some(host), error),
         }
         if matches!(end, Some(ReadOutcome::Finished | ReadOutcome::Reset(_)))
             && matches!(self.state, State::Proving { .. })
@@ -313,7 +349,13 @@ impl Client {
 
     fn apply(&mut self, now: Instant, node: &mut Node, conn: ConnId, stream: StreamId, step: Step) {
         match step {
-            Step::Send(message) => self.write(node, conn, stream, wire::encode(&message)),
+            Step::Send(message) => {
+                if matches!(message, Control::ClientConfirm { .. }) {
+                    self.proofs_open += 1;
+                }
+                self.write(node, conn, stream, wire::encode(&message));
+            }
+            Step::Proven => self.proofs_open = 0,
             Step::Welcomed { host, share, root, enrolled } => {
                 let State::Proving { proof, .. } = &self.state else { return };
                 let key = proof.host();
@@ -321,6 +363,7 @@ impl Client {
                 self.options.trusted.push(key);
                 self.state = State::Ready { conn, since: now };
                 self.down_since = None;
+                self.refusal = None;
                 let address = node.connection(conn).map_or(self.options.addresses[0], |c| c.remote());
                 self.outputs.push_back(Output::Ready(Box::new(Welcome {
                     host,
@@ -357,15 +400,16 @@ impl Client {
         self.on_lost(now, why.to_owned());
     }
 
-    fn on_closed(&mut self, now: Instant, closed: &transport::Closed) {
+    fn on_closed(&mut self, now: Instant, node: &mut Node, conn: ConnId, closed: &transport::Closed) {
         if let transport::CloseReason::Peer(reason) = closed.reason
             && reason == u64::from(code::REVOKED)
         {
-            self.give_up(ClientError::Refused(wire::Refusal::Revoked, Duration::ZERO));
+            let revoked = ClientError::Refused(wire::Refusal::Revoked, Duration::ZERO);
+            self.on_refused(now, node, conn, None, revoked);
             return;
         }
         if closed.reason == transport::CloseReason::Handshake && self.pinned.is_none() {
-            self.give_up(ClientError::Incompatible(closed.detail.clone()));
+            self.on_refused(now, node, conn, None, ClientError::Incompatible(closed.detail.clone()));
             return;
         }
         self.on_lost(now, closed.detail.clone());
@@ -389,13 +433,60 @@ impl Client {
         if was_ready {
             self.outputs.push_back(Output::Lost { reason });
         }
+        if self.is_hopeless() {
+            let error = self.last_word();
+            self.give_up(error);
+        }
     }
 
-    fn close_and_give_up(&mut self, now: Instant, node: &mut Node, conn: ConnId, error: ClientError) {
+    /// The host of this conversation cannot have us back yet.
+    fn on_put_off(&mut self, now: Instant, node: &mut Node, conn: ConnId, error: ClientError) {
+        let wait = match error {
+            ClientError::Refused(_, wait) => wait,
+            _ => Duration::ZERO,
+        };
+        if self.refusal.as_ref() != Some(&error) {
+            tracing::warn!(%error, "the host does not let this device back in yet; asking again");
+        }
+        self.drop_connection(now, node, conn, "not now");
+        self.refusal = Some(error);
+        if let State::Down { retry_at } = &mut self.state {
+            *retry_at = (*retry_at).max(now + wait);
+        }
+    }
+
+    /// Whoever answers does not let us in; `host` is not asked again. While no host ever did, another address may be
+    /// the right one.
+    fn on_refused(&mut self, now: Instant, node: &mut Node, conn: ConnId, host: Option<PeerKey>, error: ClientError) {
         if let Some(mut connection) = node.connection(conn) {
             connection.close(now, code::REFUSED, "refused");
         }
-        self.give_up(error);
+        if self.pinned.is_some() {
+            return self.give_up(error);
+        }
+        self.refused_by.extend(host);
+        if self.refusal.as_ref().is_none_or(|known| known.helpfulness() < error.helpfulness()) {
+            self.refusal = Some(error);
+        }
+        self.on_lost(now, "refused".into());
+        if let State::Down { retry_at } = &mut self.state {
+            *retry_at = now;
+        }
+    }
+
+    /// Nobody let us in yet, every address was tried, and going on would only repeat it.
+    fn is_hopeless(&self) -> bool {
+        let is_barred = self.refusal.is_some() || self.proofs_open >= PROOFS_OPEN_MAX;
+        self.pinned.is_none() && is_barred && self.dials >= self.options.addresses.len()
+    }
+
+    /// Why no host let us in.
+    fn last_word(&mut self) -> ClientError {
+        match self.refusal.take() {
+            Some(refusal) => refusal,
+            None if self.proofs_open > 0 => ClientError::WrongHost,
+            None => ClientError::Unreachable(self.options.addresses.clone()),
+        }
     }
 
     fn give_up(&mut self, error: ClientError) {

@@ -11,6 +11,8 @@ pub enum ErrorKind {
     NotFound,
     /// The host refused, or is not who it should be.
     Refused,
+    /// The host refused for want of a join code: with its code this device may come in.
+    CodeWanted,
     /// Nobody answers, or the link broke.
     Network,
 }

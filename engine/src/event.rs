@@ -2,6 +2,7 @@
 
 use crossbeam_channel::Sender;
 use serde::Serialize;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,12 +27,7 @@ pub enum ServiceEvent {
         name: String,
     },
     /// A client may join with this code; sent again when the code was replaced.
-    WaitingForPeer {
-        /// The join code.
-        code: String,
-        /// The join link.
-        link: String,
-    },
+    WaitingForPeer(Invitation),
     /// A device came in. `enrolled` is true the first time.
     PeerConnected {
         /// The device's key, as its fingerprint.
@@ -95,6 +91,21 @@ pub enum ServiceEvent {
     },
 }
 
+/// How a device may join; whoever reads it may come in, so `Debug` does not show it.
+#[derive(Clone, Serialize, PartialEq)]
+pub struct Invitation {
+    /// The join code.
+    pub code: String,
+    /// The join link.
+    pub link: String,
+}
+
+impl fmt::Debug for Invitation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Invitation").finish_non_exhaustive()
+    }
+}
+
 /// How long a service that has ended waits for a reader that does not keep up before it drops its last word.
 const LAST_WORD_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -102,5 +113,23 @@ const LAST_WORD_PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) fn tell_last(events: &Sender<ServiceEvent>, reason: String) {
     if events.send_timeout(ServiceEvent::Stopped { reason }, LAST_WORD_PATIENCE).is_err() {
         tracing::debug!("nobody reads the events any more");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_invitation_is_told_and_not_shown() {
+        let link = "wormhole://join/7-nebula-orbit-cedar".to_owned();
+        let event = ServiceEvent::WaitingForPeer(Invitation { code: "7-nebula-orbit-cedar".into(), link });
+        assert!(!format!("{event:?}").contains("nebula"));
+        assert_eq!(
+            serde_json::to_value(&event).unwrap(),
+            serde_json::json!({"type": "WaitingForPeer", "data": {
+                "code": "7-nebula-orbit-cedar", "link": "wormhole://join/7-nebula-orbit-cedar",
+            }})
+        );
     }
 }

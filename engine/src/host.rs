@@ -28,7 +28,7 @@ pub use quota::Quotas;
 pub use session::HASHES_PER_SESSION_MAX;
 pub use start::{HostHandle, HostOptions, ShutdownHandle, host_node, start_host};
 
-use crate::event::ServiceEvent;
+use crate::event::{Invitation, ServiceEvent};
 use crate::service::{FileRead, Service};
 use crate::share::Share;
 use crate::trust::Standing;
@@ -84,7 +84,8 @@ impl HostShared {
     pub(crate) fn announce(&self) {
         // Asked for here: of two shards that announce, the later one does not bring an older code.
         let code = self.gate.code();
-        self.events.announce(ServiceEvent::WaitingForPeer { code: code.reveal().to_string(), link: self.link(&code) });
+        let invitation = Invitation { code: code.reveal().to_string(), link: self.link(&code) };
+        self.events.announce(ServiceEvent::WaitingForPeer(invitation));
     }
 }
 

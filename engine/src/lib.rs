@@ -32,7 +32,7 @@ pub mod trust;
 
 pub use crossbeam_channel::Receiver;
 pub use error::{EngineError, ErrorKind};
-pub use event::ServiceEvent;
+pub use event::{Invitation, ServiceEvent};
 pub use get::{GetOptions, GetProgress, GetSummary, get};
 pub use host::{HostHandle, HostOptions, ShutdownHandle, start_host};
 pub use io::IoMode;

@@ -5,9 +5,11 @@
 
 mod attr;
 mod connect;
+mod listing;
 mod service;
 
 pub use attr::{RemoteAttr, RemoteKind};
 pub use connect::{Remote, RemoteOptions};
 pub(crate) use connect::{at_path, client_options, client_thread, remember};
+pub use listing::LISTING_ENTRIES_MAX;
 pub(crate) use service::Reply;

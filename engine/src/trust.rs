@@ -21,7 +21,7 @@ pub mod paths;
 pub mod peers;
 mod store;
 
-pub use admin::{PeerRecord, cache_dir, config_dir, forget_peer, list_peers, revoke_peer, runtime_dir, state_dir};
+pub use admin::{PeerRecord, config_dir, forget_peer, list_peers, revoke_peer, runtime_dir, state_dir};
 pub use known_hosts::{KnownHost, KnownHosts};
 pub use node_key::{NodeKey, NodeKeyError, PublicKey, PublicKeyError};
 pub use paths::PathsError;

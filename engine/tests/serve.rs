@@ -4,6 +4,7 @@ use engine::{
     ErrorKind, HostHandle, HostOptions, IoMode, Receiver, Remote, RemoteKind, RemoteOptions, ServiceEvent, start_host,
 };
 use std::fs;
+use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::path::Path;
 use std::time::Duration;
@@ -20,10 +21,16 @@ struct Lab {
     io: IoMode,
 }
 
-fn host(folder: &Path, state: &Path, io: IoMode, shards: u16) -> (HostHandle, Receiver<ServiceEvent>) {
+fn host(
+    folder: &Path,
+    state: &Path,
+    io: IoMode,
+    shards: u16,
+    bind: SocketAddr,
+) -> (HostHandle, Receiver<ServiceEvent>) {
     start_host(HostOptions {
         path: folder.to_owned(),
-        bind: ([127, 0, 0, 1], 0).into(),
+        bind,
         name: Some("stuff".into()),
         code: None,
         shards: NonZeroU16::new(shards),
@@ -41,7 +48,7 @@ impl Lab {
         fs::write(folder.path().join("large"), vec![7; 5 << 20]).unwrap();
         fs::create_dir(folder.path().join("dir")).unwrap();
         std::os::unix::fs::symlink("../small", folder.path().join("dir/link")).unwrap();
-        let (host, events) = host(folder.path(), state.path(), io, 2);
+        let (host, events) = host(folder.path(), state.path(), io, 2, ([127, 0, 0, 1], 0).into());
         Self { folder, state, host, events, io }
     }
 
@@ -82,10 +89,29 @@ fn a_code_lets_a_device_in_and_its_key_does_so_later() {
 }
 
 #[test]
+fn another_host_at_a_known_address_needs_its_code() {
+    on_both_backends(|lab| {
+        let code = lab.host.code();
+        drop(Remote::connect(lab.options(Some(&code))).expect("the right code opens"));
+        let (mut options, address) = (lab.options(None), lab.host.address());
+        drop(lab.host);
+        let (folder, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (other, _events) = host(folder.path(), state.path(), lab.io, 1, address);
+        let refused = Remote::connect(options.clone()).err().expect("another key is not trusted");
+        assert_eq!(refused.kind, ErrorKind::CodeWanted);
+        assert!(refused.to_string().contains("another host answers at"), "{refused}");
+        options.code = Some(signal::JoinCode::parse(&other.code()).unwrap());
+        drop(Remote::connect(options.clone()).expect("its code opens"));
+        options.code = None;
+        Remote::connect(options).expect("it is the one that is known there now");
+    });
+}
+
+#[test]
 fn strangers_learn_nothing() {
     on_both_backends(|lab| {
         let refused = |code| Remote::connect(lab.options(code)).err().expect("refused");
-        assert_eq!(refused(None).kind, ErrorKind::Refused);
+        assert_eq!(refused(None).kind, ErrorKind::CodeWanted);
         let wrong = refused(Some("1-abandon-ability-able-about"));
         assert_eq!(wrong.kind, ErrorKind::Refused);
         assert!(wrong.to_string().contains("wrong join code"), "{wrong}");
@@ -109,6 +135,32 @@ fn a_revocation_that_nobody_told_of_is_noticed() {
         drop(remote);
         let refused = Remote::connect(lab.options(Some(&code))).err().expect("refused");
         assert_eq!(refused.kind, ErrorKind::Refused);
+    });
+}
+
+#[test]
+fn addresses_of_both_families_are_tried_whichever_comes_first() {
+    let lab = Lab::new(IoMode::Auto);
+    let (folder, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (sixth, _events) = host(folder.path(), state.path(), IoMode::Auto, 1, "[::1]:0".parse().unwrap());
+    let nobody = |ip: &str| std::net::UdpSocket::bind((ip, 0)).expect("a free port");
+    let (dead_v4, dead_v6) = (nobody("127.0.0.1"), nobody("::1"));
+    let SocketAddr::V4(v4) = lab.host.address() else { panic!("the lab's host is on IPv4") };
+    let mapped = SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port());
+    std::thread::scope(|scope| {
+        for (addresses, code) in [
+            (vec![dead_v6.local_addr().unwrap(), v4.into()], lab.host.code()),
+            (vec![dead_v4.local_addr().unwrap(), sixth.address()], sixth.code()),
+            (vec![mapped], lab.host.code()),
+        ] {
+            let state = tempfile::tempdir().unwrap();
+            let options = RemoteOptions { state_dir: state.path().to_owned(), ..lab.options(Some(&code)) };
+            scope.spawn(move || {
+                let joined = Remote::connect(RemoteOptions { addresses: addresses.clone(), ..options });
+                joined.unwrap_or_else(|error| panic!("{addresses:?}: {error}"));
+                drop(state);
+            });
+        }
     });
 }
 

@@ -276,18 +276,37 @@ fn parse_nameplate(part: &str) -> Result<Nameplate, CodeError> {
     part.parse().ok().and_then(Nameplate::new).ok_or(CodeError::Nameplate)
 }
 
+/// Whether somebody can have had a code in mind that is not whole or holds a mistake, so that the text may hold secret
+/// words: a number and then a word of the list among others, or [`CODE_WORDS_MIN`] words of the list and nothing else.
+/// A final dot says that a host is meant.
+pub(crate) fn looks_like_code(text: &str) -> bool {
+    if text.ends_with('.') {
+        return false;
+    }
+    let mut parts = text.split(is_separator).filter(|part| !part.is_empty()).peekable();
+    let has_number = parts.next_if(|part| part.bytes().all(|byte| byte.is_ascii_digit())).is_some();
+    let is_listed = |part: &&str| {
+        let lower = Zeroizing::new(part.to_ascii_lowercase());
+        Language::English.word_list().binary_search(&lower.as_str()).is_ok() || completed(&lower).is_some()
+    };
+    let words: Vec<&str> = parts.collect();
+    let listed = words.iter().copied().filter(is_listed).count();
+    if has_number { listed > 0 } else { listed >= CODE_WORDS_MIN && listed == words.len() }
+}
+
 /// Appends `part` in lower case, completed to a word of the list where it begins exactly one.
 fn push_word(words: &mut String, part: &str) {
     let lower = Zeroizing::new(part.to_ascii_lowercase());
+    words.push_str(completed(&lower).unwrap_or(&lower));
+}
+
+/// The one word of the list that `lower` begins, if it is long enough to name one.
+fn completed(lower: &str) -> Option<&'static str> {
     let list = Language::English.word_list();
-    let at = list.partition_point(|word| *word < lower.as_str());
-    let completes = |index: usize| list.get(index).is_some_and(|word| word.starts_with(lower.as_str()));
+    let at = list.partition_point(|word| *word < lower);
+    let completes = |index: usize| list.get(index).is_some_and(|word| word.starts_with(lower));
     // A word of the list is its own completion: it sorts before every longer word it begins.
-    if lower.len() >= PREFIX_BYTES && completes(at) && !completes(at + 1) {
-        words.push_str(list[at]);
-    } else {
-        words.push_str(&lower);
-    }
+    (lower.len() >= PREFIX_BYTES && completes(at) && !completes(at + 1)).then(|| list[at])
 }
 
 #[cfg(test)]

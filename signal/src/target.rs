@@ -14,8 +14,9 @@
 //! Read from the left, first match wins:
 //!
 //! - What begins with `wormhole://` is a link; in it the subpath is percent-encoded.
-//! - What stands before the first colon and reads as a code is a code. A host whose name looks like
-//!   one is written with a final dot: `7-a-b-c.`
+//! - What stands before the first colon and reads as a code is a code. What looks like one with a
+//!   mistake in it, as `7-orbit`, is refused: a resolver would pass the secret words on. A host whose
+//!   name looks like either is written with a final dot: `7-a-b-c.`
 //! - After a host, digits up to the next colon or the end are the port. A subpath of digits alone
 //!   needs the slash: `studio:/123`.
 //! - A subpath does not begin with a colon: the name `:x` is written `studio:/:x`, so that
@@ -31,7 +32,7 @@ use std::str;
 use zeroize::Zeroizing;
 
 use crate::address::{DEFAULT_PORT, Host, HostAddress, HostAddressError, parse_port};
-use crate::code::{CodeError, JoinCode, is_separator};
+use crate::code::{CODE_WORDS_MIN, CodeError, JoinCode, is_separator, looks_like_code};
 use crate::link::{JoinLink, LinkError, strip_scheme};
 use crate::percent;
 
@@ -67,7 +68,9 @@ impl Target {
         match self {
             Self::Code(code) => code.reveal(),
             Self::Link(link) => link.reveal(),
-            Self::Host(HostAddress { host: Host::Name(name), port }) if matches!(parse_code(name), Some(Ok(_))) => {
+            Self::Host(HostAddress { host: Host::Name(name), port })
+                if matches!(parse_code(name), Some(Ok(_))) || looks_like_code(name) =>
+            {
                 // The final dot keeps a name that looks like a code from being read as one.
                 Zeroizing::new(format!("{name}.:{port}"))
             }
@@ -111,6 +114,9 @@ impl RemotePath {
             Some(Err(not_a_code)) => TargetError::Code(not_a_code),
             _ => error.into(),
         })?;
+        if matches!(host, Host::Name(_)) && looks_like_code(head_text) {
+            return Err(TargetError::LooksLikeCode);
+        }
         let (port, rest) = split_port(rest)?;
         let target = Target::Host(HostAddress { host, port });
         Ok(Self { target, subpath: subpath_after(rest)? })
@@ -240,6 +246,12 @@ pub enum TargetError {
     /// It begins like a join code, is none, and cannot be a host either.
     #[error(transparent)]
     Code(#[from] CodeError),
+    /// It could be a host's name, and is more likely a join code that somebody did not type whole.
+    #[error(
+        "it looks like a join code with a mistake in it: a code is a number and at least {CODE_WORDS_MIN} words; \
+         a host of such a name is written with a dot behind it"
+    )]
+    LooksLikeCode,
     /// A malformed link.
     #[error(transparent)]
     Link(#[from] LinkError),
@@ -351,6 +363,11 @@ mod tests {
             ("[fd00::1]:99:a:b".to_owned(), "host", "[fd00::1]:99", "/a:b"),
             ("_7-a-b-c".to_owned(), "host", "_7-a-b-c:4433", "/"),
             ("7-eleven".to_owned(), "host", "7-eleven:4433", "/"),
+            ("7-orbit.".to_owned(), "host", "7-orbit.:4433", "/"),
+            ("orbit-ocean-zebra.".to_owned(), "host", "orbit-ocean-zebra.:4433", "/"),
+            ("orbit-ocean".to_owned(), "host", "orbit-ocean:4433", "/"),
+            ("orbit-ocean-zebra.lan".to_owned(), "host", "orbit-ocean-zebra.lan:4433", "/"),
+            ("node-7-orbit-ocean".to_owned(), "host", "node-7-orbit-ocean:4433", "/"),
         ] {
             let expected = Ok((kind, target.to_owned(), subpath.to_owned()));
             assert_eq!(read(&text), expected, "{text}");
@@ -375,6 +392,12 @@ mod tests {
             ("4821", CodeError::TooFewWords { found: 0 }.into()),
             ("7 nebula", CodeError::TooFewWords { found: 1 }.into()),
             ("7-nebula-örbit-cedar:a", CodeError::Character { word: 2 }.into()),
+            ("4821-orbit", TargetError::LooksLikeCode),
+            ("4821-orbit-ocean:a", TargetError::LooksLikeCode),
+            ("4821-orbit-ocean:4433", TargetError::LooksLikeCode),
+            ("4821-ORBI-zebrra", TargetError::LooksLikeCode),
+            ("12345678-orbit-ocean-zebra-able", TargetError::LooksLikeCode),
+            ("orbit-ocean-zebra-able", TargetError::LooksLikeCode),
             ("studio:a/../b", SubPathError::Parent.into()),
             ("studio:a\0b", SubPathError::Nul.into()),
             ("wormhole://join/7-nebula-orbit-cedar#%2e%2e", SubPathError::Parent.into()),

@@ -10,7 +10,7 @@ use tests::e2e::run::Finished;
 use tests::e2e::{Io, Pair};
 use tests::on_both_backends;
 
-on_both_backends!(listings_have_their_shape, services_say_what_they_do);
+on_both_backends!(listings_have_their_shape, services_say_what_they_do, a_mount_outlives_who_reads_its_events);
 
 /// A pair whose share has a file, a folder, a link and a name that is not text.
 fn furnished(io: Io) -> Pair {
@@ -91,6 +91,56 @@ fn services_say_what_they_do(io: Io) {
     tests::e2e::wait::until("the host's end", tests::e2e::wait::SOON, || pair.host().has_ended().then_some(()));
     assert_eq!(pair.host().events().last().expect("events")["type"], "Stopped");
     assert!(pair.status(End::Host).is_empty());
+}
+
+#[test]
+fn a_mount_in_the_background_logs_as_it_was_told() {
+    let mut pair = furnished(Io::Uring);
+    pair.start_host(&[]);
+    let mut logs = Vec::new();
+    for (name, flags) in [("quiet", &[][..]), ("talkative", &["-vv"][..])] {
+        let mount = pair.mount_as(name, |command| {
+            command.args(flags);
+        });
+        assert_eq!(fs::read(mount.point.join("file")).unwrap(), b"hello");
+        let services = pair.status(End::Client);
+        let report = |service: &Value| {
+            let report = &service["data"]["report"];
+            (Path::new(report["mountpoint"].as_str()?) == mount.point)
+                .then(|| report["log"].as_str().map(str::to_owned))
+        };
+        let log = services.iter().find_map(report).flatten().expect("status tells where it logs");
+        logs.push(fs::read_to_string(&log).unwrap());
+        pair.run(&mut pair.at(End::Client, &["unmount", mount.point.to_str().unwrap()])).expect(0);
+    }
+    assert_eq!(logs[0], "", "nothing to warn of");
+    assert!(logs[1].contains("DEBUG") && logs[1].contains(" INFO"), "{}", logs[1]);
+}
+
+/// What a pipe whose reader has gone away is to a program.
+fn closed_pipe() -> std::io::PipeWriter {
+    std::io::pipe().expect("a pipe").1
+}
+
+fn a_mount_outlives_who_reads_its_events(io: Io) {
+    let mut pair = furnished(io);
+    pair.start_host(&[]);
+    let point = pair.lab().mount_point("mnt").unwrap();
+    let mut command = pair.client(&["mount", &pair.target(), point.to_str().unwrap(), "--json"]);
+    let status = command.stdout(closed_pipe()).stderr(std::process::Stdio::null()).status().unwrap();
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(fs::read(point.join("file")).unwrap(), b"hello", "it is mounted");
+    pair.run(&mut pair.at(End::Client, &["unmount", point.to_str().unwrap()])).expect(0);
+
+    // And so does one in the foreground.
+    let mut command = pair.client(&["mount", &pair.target(), point.to_str().unwrap(), "--json", "--foreground"]);
+    let mut child = command.stdout(closed_pipe()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    tests::e2e::wait::until("a mount", tests::e2e::wait::SOON, || {
+        assert_eq!(child.try_wait().unwrap(), None, "it ended with its reader");
+        fs::read(point.join("file")).ok()
+    });
+    pair.run(&mut pair.at(End::Client, &["unmount", point.to_str().unwrap()])).expect(0);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 #[test]

@@ -230,6 +230,15 @@ impl FuseSession {
         self.shared.take_down(Holdouts::Serve)
     }
 
+    /// Takes the mount away although its backend answers no more: whoever uses it gets errors where privilege allows
+    /// that (see `umount2(2)`, `MNT_FORCE`). Does nothing if it is gone already.
+    ///
+    /// # Errors
+    /// As [`unmount`](Self::unmount).
+    pub fn abort(&self) -> Result<Unmounted, UnmountError> {
+        self.shared.take_down(Holdouts::Abort)
+    }
+
     /// Blocks until the session has ended: unmounted, and its last user gone.
     pub fn wait(&self) -> SessionEnd {
         let mut end = self.shared.lock_end();

@@ -1,18 +1,14 @@
 //! `WORMHOLE_CODE`: read once, then gone from the environment, so that no child inherits it.
 #![allow(unsafe_code)]
 
-use std::ffi::OsString;
-
-use zeroize::Zeroizing;
-
-use crate::exit::Failure;
+use super::hidden::Hidden;
 
 /// The variable that may hold a join code.
 pub const VARIABLE: &str = "WORMHOLE_CODE";
 
 /// A code taken from the environment.
 #[derive(Debug, Clone, Default)]
-pub struct EnvironmentCode(Option<OsString>);
+pub struct EnvironmentCode(Option<Hidden>);
 
 impl EnvironmentCode {
     /// Takes the variable out of the environment; call it first thing in `main`.
@@ -27,20 +23,11 @@ impl EnvironmentCode {
         // threads was counted above (without /proc, `main` calls this before it starts any), and
         // nothing between the count and this call starts one. So nobody reads `environ` meanwhile.
         unsafe { std::env::remove_var(VARIABLE) };
-        Self(code)
+        Self(code.map(Hidden::from))
     }
 
-    /// The code's text, if the variable was set and not empty.
-    ///
-    /// # Errors
-    /// When it is not text.
-    pub fn text(&self) -> Result<Option<Zeroizing<String>>, Failure> {
-        let Some(code) = &self.0 else {
-            return Ok(None);
-        };
-        match code.to_str() {
-            Some(text) => Ok(Some(Zeroizing::new(text.to_owned()))),
-            None => Err(Failure::usage(format!("{VARIABLE} is not text"))),
-        }
+    /// What the variable held, if it was set and not empty.
+    pub fn value(&self) -> Option<&Hidden> {
+        self.0.as_ref()
     }
 }

@@ -329,6 +329,8 @@ impl Calls {
     /// The connection is gone, and with it every stream and handle: what was sent waits again, oldest first.
     pub(super) fn on_lost(&mut self) {
         self.streams.clear();
+        // The next connection numbers its handles anew: what these name there is another file, or none.
+        self.closed.clear();
         let mut again: Vec<CallId> = Vec::new();
         for (index, call) in &mut self.calls {
             call.stage = Stage::Waiting;
@@ -488,5 +490,24 @@ pub(super) fn begin(call: CallId, head: &Response) -> Option<Output> {
             Some(Output::Begin { call, length: u64::from(data), size: attr.size, version: attr.version })
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handles_of_a_lost_connection_are_not_closed_on_the_next() {
+        let now = Instant::now();
+        let mut calls = Calls::default();
+        let id = FileId { ino: 1, birth_ns: 0 };
+        let file = calls.insert_file(b"file".to_vec(), id, Some(7));
+        let read = calls.insert(Ask::Read { file, offset: 0, length: 1 }, now, now);
+        calls.close_file(file);
+        assert_eq!(calls.pop_closed(), None, "a call still speaks of it");
+        calls.remove(read);
+        calls.on_lost();
+        assert_eq!(calls.pop_closed(), None, "the handle went with its connection");
     }
 }

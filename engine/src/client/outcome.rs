@@ -105,6 +105,11 @@ pub enum ClientError {
     /// This device does not know the host and holds no code.
     #[error("this device has not joined that host yet: give its join code")]
     UnknownHost,
+    /// Another key than before answers at this address, and this device holds no code.
+    #[error(
+        "another host answers at {0} than the one this device joined there; if it was set up anew, give its join code"
+    )]
+    OtherHost(SocketAddr),
     /// The host does not know this device and this device holds no code.
     #[error("the host does not know this device: give its join code")]
     NotEnrolled,
@@ -117,6 +122,37 @@ pub enum ClientError {
     /// We ended it.
     #[error("closed")]
     Closed,
+}
+
+impl ClientError {
+    /// Whether a host that let this device in before may do so again although it says this now.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Incompatible(_)
+            | Self::Refused(Refusal::Full | Refusal::TooManyAttempts | Refusal::Version, _)
+            | Self::Unreachable(_) => true,
+            Self::Refused(Refusal::WrongCode | Refusal::Revoked, _)
+            | Self::UnknownHost
+            | Self::OtherHost(_)
+            | Self::NotEnrolled
+            | Self::WrongHost
+            | Self::Closed => false,
+        }
+    }
+
+    /// How much it tells somebody whose attempts failed at several addresses for several reasons. More to do about it
+    /// comes first, then what a host said that knows this device, then what any host would say.
+    pub(super) fn helpfulness(&self) -> u8 {
+        match self {
+            Self::Unreachable(_) | Self::Closed => 0,
+            Self::Incompatible(_) | Self::Refused(Refusal::Version, _) => 1,
+            Self::WrongHost => 2,
+            Self::UnknownHost | Self::OtherHost(_) | Self::Refused(Refusal::WrongCode, _) => 3,
+            Self::NotEnrolled => 4,
+            Self::Refused(Refusal::Full | Refusal::TooManyAttempts, _) => 5,
+            Self::Refused(Refusal::Revoked, _) => 6,
+        }
+    }
 }
 
 fn list(addresses: &[SocketAddr]) -> String {

@@ -27,7 +27,14 @@ pub(super) struct Proof {
 /// What follows from the host's bytes.
 pub(super) enum Step {
     Send(Control),
-    Welcomed { host: String, share: String, root: Attr, enrolled: bool },
+    /// The host has proven that it knows the code.
+    Proven,
+    Welcomed {
+        host: String,
+        share: String,
+        root: Attr,
+        enrolled: bool,
+    },
 }
 
 impl Proof {
@@ -82,7 +89,7 @@ impl Proof {
             (Stage::Confirmed(confirm), Control::HostConfirm { mac }) => {
                 confirm.verify(&mac).map_err(|_| ClientError::WrongHost)?;
                 self.stage = Stage::Proven;
-                Ok(None)
+                Ok(Some(Step::Proven))
             }
             // A host whose key is not known may not just wave us through: it has proven nothing.
             (Stage::Hello, Control::Welcome { host, share, root, .. }) if self.trusted => {

@@ -107,6 +107,7 @@ impl Events {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Invitation;
     use crossbeam_channel::{Receiver, bounded};
 
     fn events(room: usize) -> (Events, Receiver<ServiceEvent>) {
@@ -115,7 +116,7 @@ mod tests {
     }
 
     fn code(code: &str) -> ServiceEvent {
-        ServiceEvent::WaitingForPeer { code: code.into(), link: String::new() }
+        ServiceEvent::WaitingForPeer(Invitation { code: code.into(), link: String::new() })
     }
 
     fn warning() -> ServiceEvent {

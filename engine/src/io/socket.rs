@@ -40,19 +40,27 @@ pub fn bind_group(address: SocketAddr, shards: NonZeroU16) -> io::Result<Vec<Udp
     Ok(sockets)
 }
 
-/// Binds a socket of its own to talk to `remote`: any address of its family, any port.
+/// Binds a socket of its own to talk to all of `remotes`, any port: IPv4, or IPv6 that takes IPv4 as well where one
+/// of them is IPv6.
 ///
 /// Not connected, so that one socket can try several candidates of a peer and survive its
-/// migration.
+/// migration. On a machine without IPv6 the IPv4 ones are still tried.
 ///
 /// # Errors
 /// As [`bind_group`].
-pub fn bind_client(remote: SocketAddr) -> io::Result<UdpSocket> {
-    let any = match canonical(remote) {
-        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
-        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
-    };
-    bind_one(any, false)
+pub fn bind_client(remotes: &[SocketAddr]) -> io::Result<UdpSocket> {
+    let any_v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+    let is_v4 = |remote: &SocketAddr| canonical(*remote).is_ipv4();
+    if remotes.iter().all(is_v4) {
+        return bind_one(any_v4, false);
+    }
+    match bind_one(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)), false) {
+        Err(error) if remotes.iter().any(is_v4) => {
+            tracing::debug!(%error, "no IPv6 here; only IPv4 addresses are tried");
+            bind_one(any_v4, false)
+        }
+        bound => bound,
+    }
 }
 
 fn bind_one(address: SocketAddr, shared: bool) -> io::Result<UdpSocket> {

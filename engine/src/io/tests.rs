@@ -525,7 +525,7 @@ fn a_group_is_steered_by_connection_id() {
         let mut group: Vec<_> = sockets.into_iter().map(|socket| Door::on(mode, socket, SMALL)).collect();
         let addr = group[0].addr();
         assert!(group.iter().all(|door| door.addr() == addr));
-        let mut sender = Door::on(mode, bind_client(addr).expect("a client"), SMALL);
+        let mut sender = Door::on(mode, bind_client(&[addr]).expect("a client"), SMALL);
         for cid in 0..=255_u8 {
             let short = [0x40, cid, 0xaa, 0xaa, 0xaa, 0xaa, 0xaa, 0xaa];
             let long = [0xc0, 0xaa, 0xaa, 0xaa, 0xaa, 0xaa, cid, 0xaa];

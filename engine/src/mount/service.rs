@@ -26,6 +26,9 @@ pub(super) enum MountMail {
     Mounted(Notifier),
     /// Say goodbye and end.
     Shutdown,
+    /// Fail as a bug of ours would.
+    #[cfg(test)]
+    Panic,
 }
 
 /// What the starter needs to mount the folder.
@@ -161,13 +164,14 @@ impl MountService {
             match output {
                 Output::Ready(welcome) => self.on_ready(*welcome),
                 Output::Lost { reason } => self.tell(ServiceEvent::HostLost { reason }),
-                Output::Failed(error) => {
-                    self.tell(ServiceEvent::Error { message: error.to_string() });
-                    if let Some(first) = self.first.take() {
-                        // A starter that gave up waiting needs no answer.
-                        let _ = first.send(Err(error));
-                    }
-                }
+                Output::Failed(error) => match self.first.take() {
+                    // A starter that gave up waiting needs no answer.
+                    Some(first) => drop(first.send(Err(error))),
+                    // The mount stays: were it taken away, programs would go on in the empty folder beneath it.
+                    None => self.tell(ServiceEvent::Warning {
+                        message: format!("{error}; every call fails from now on: unmount the folder"),
+                    }),
+                },
                 Output::Begin { call, length, size, version } => {
                     if let Some(Asker::Open { data, .. }) = self.askers.get_mut(&call) {
                         data.clear();
@@ -285,6 +289,8 @@ impl Service for MountService {
             }
             MountMail::Mounted(notifier) => self.notifier = Some(notifier),
             MountMail::Shutdown => self.end(now, node),
+            #[cfg(test)]
+            MountMail::Panic => panic!("a test asked for it"),
         }
         self.settle(now, node);
     }
@@ -312,5 +318,59 @@ impl Service for MountService {
 
     fn is_over(&self) -> bool {
         self.over
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::ClientOptions;
+    use crate::trust::NodeKey;
+    use crossbeam_channel::{Receiver, bounded};
+    use std::time::Duration;
+    use transport::tuning::Tuning;
+    use transport::{Identity, NodeOptions, Role};
+
+    /// A service whose client gives up at once, before its first welcome or after it; what it told.
+    fn gives_up(is_welcomed: bool) -> (Receiver<Result<Joined, ClientError>>, Receiver<ServiceEvent>) {
+        let key = NodeKey::generate().unwrap();
+        let identity = Identity::from_pkcs8(key.pkcs8_der()).unwrap();
+        let tuning = Tuning::default();
+        let options =
+            NodeOptions { identity: &identity, role: Role::Client, tuning, shard: 0, shards: 1, seed: Some([7; 32]) };
+        let mut node = Node::new(options).unwrap();
+        let (now, timeout) = (Instant::now(), Duration::from_secs(1));
+        let client = ClientOptions {
+            addresses: vec!["127.0.0.1:1".parse().unwrap()],
+            code: None,
+            device: String::new(),
+            key: identity.public(),
+            trusted: Vec::new(),
+            known_at: BTreeMap::new(),
+            timeout,
+        };
+        let (_, l1) = cache::l1(cache::L1Config { bytes_max: 16 << 20, seed: 7 }).unwrap();
+        let (first, joined) = bounded(1);
+        let (events, receiver) = bounded(8);
+        let client = Client::new(now, client);
+        let mut service = MountService::new(client, TreeOptions::CLOSE_TO_OPEN, l1, first, events);
+        if is_welcomed {
+            service.first = None;
+        }
+        service.handle_timeout(now + timeout, &mut node);
+        (joined, receiver)
+    }
+
+    #[test]
+    fn a_conversation_that_ends_in_a_mount_is_no_end_of_the_mount() {
+        let (joined, events) = gives_up(false);
+        assert!(matches!(joined.try_recv(), Ok(Err(ClientError::Unreachable(_)))), "the starter is told");
+        assert_eq!(events.try_iter().count(), 0);
+        let (_, events) = gives_up(true);
+        let told: Vec<ServiceEvent> = events.try_iter().collect();
+        assert!(
+            matches!(&told[..], [ServiceEvent::Warning { message }] if message.contains("unmount")),
+            "an Error would say that the mount ends: {told:?}"
+        );
     }
 }

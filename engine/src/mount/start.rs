@@ -13,6 +13,7 @@ use cache::L1Config;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 use vfs::TreeOptions;
@@ -37,6 +38,8 @@ pub struct MountOptions {
     pub read_ahead_kb: Option<u32>,
     /// Where the control socket lives.
     pub runtime_dir: PathBuf,
+    /// Where this process logs, for the report of the control socket; `None` where that is no file.
+    pub log: Option<PathBuf>,
 }
 
 /// A mounted folder. Dropping it unmounts and waits for the end.
@@ -50,21 +53,45 @@ pub struct MountHandle {
 struct MountShard {
     mail: MailSender<MountMail>,
     thread: Option<JoinHandle<()>>,
+    /// Set before the shard is told to end: one that ends without it has failed.
+    is_ending: Arc<AtomicBool>,
 }
 
 impl MountShard {
+    fn new(mail: MailSender<MountMail>, thread: JoinHandle<()>) -> Self {
+        Self { mail, thread: Some(thread), is_ending: Arc::default() }
+    }
+
+    /// Offers mail until it is taken: the shard empties its mailbox within microseconds, and one that has ended drops
+    /// what comes.
     fn send(&self, mail: MountMail) {
         let mut mail = mail;
         while let Err(back) = self.mail.send(mail) {
-            if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
-                return;
-            }
             mail = back;
             std::thread::yield_now();
         }
     }
 
+    /// Watches the shard from a thread of its own: with the shard gone nobody answers the kernel, so the mount goes, too.
+    fn watch(&mut self, session: &Arc<FuseSession>) -> std::io::Result<Watch> {
+        let (session, is_ending) = (Arc::clone(session), Arc::clone(&self.is_ending));
+        let thread = self.thread.take().expect("a shard is watched once");
+        let watch = std::thread::Builder::new().name("mount-watch".into()).spawn(move || {
+            let how = if thread.join().is_err() { "panicked; please report it" } else { "lost its socket" };
+            if is_ending.load(Ordering::SeqCst) {
+                return None;
+            }
+            tracing::error!("the mount's shard {how}");
+            if let Err(error) = session.abort() {
+                tracing::error!(%error, "cannot take the mount away");
+            }
+            Some(format!("the mount's shard {how}"))
+        })?;
+        Ok(Watch(watch))
+    }
+
     fn end(&mut self) {
+        self.is_ending.store(true, Ordering::SeqCst);
         self.send(MountMail::Shutdown);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
@@ -77,6 +104,15 @@ impl MountShard {
 impl Drop for MountShard {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+/// Sees the shard's end; yields why, where nobody had asked for it.
+struct Watch(JoinHandle<Option<String>>);
+
+impl Watch {
+    fn join(self) -> Option<String> {
+        self.0.join().unwrap_or_else(|_| Some("the watch over the mount panicked; please report it".into()))
     }
 }
 
@@ -123,6 +159,7 @@ impl Drop for MountHandle {
 struct Supervisor {
     session: Arc<FuseSession>,
     shard: MountShard,
+    watch: Watch,
     events: Sender<ServiceEvent>,
     status: StatusServer,
 }
@@ -132,15 +169,20 @@ impl Supervisor {
     fn run(mut self) -> Result<(), EngineError> {
         let end = self.session.wait();
         self.shard.end();
+        let failure = self.watch.join().or(match end {
+            SessionEnd::Unmounted => None,
+            SessionEnd::Failed(reason) => Some(format!("the mount failed: {reason}")),
+        });
         drop(self.status);
-        let (result, reason) = match end {
-            SessionEnd::Unmounted => (Ok(()), "unmounted".to_owned()),
-            SessionEnd::Failed(reason) => {
-                (Err(EngineError::new(ErrorKind::Failed, format!("the mount failed: {reason}"))), reason)
-            }
+        let Some(failure) = failure else {
+            crate::event::tell_last(&self.events, "unmounted".into());
+            return Ok(());
         };
-        crate::event::tell_last(&self.events, reason);
-        result
+        if self.events.try_send(ServiceEvent::Error { message: failure.clone() }).is_err() {
+            tracing::debug!("nobody reads the events any more");
+        }
+        crate::event::tell_last(&self.events, failure.clone());
+        Err(EngineError::new(ErrorKind::Failed, failure))
     }
 }
 
@@ -151,6 +193,14 @@ impl Supervisor {
 /// # Errors
 /// [`EngineError`], by whose fault; nothing is left mounted then.
 pub fn start_mount(options: MountOptions) -> Result<(MountHandle, Receiver<ServiceEvent>), EngineError> {
+    let (handle, events, _) = start(options)?;
+    Ok((handle, events))
+}
+
+type Started = (MountHandle, Receiver<ServiceEvent>, MailSender<MountMail>);
+
+/// [`start_mount`], with the way to the shard beside it.
+fn start(options: MountOptions) -> Result<Started, EngineError> {
     let failed = |message: String| EngineError::new(ErrorKind::Failed, message);
     let (client, node) = client_options(&options.remote)?;
     let mut seed = [0; 8];
@@ -168,7 +218,7 @@ pub fn start_mount(options: MountOptions) -> Result<(MountHandle, Receiver<Servi
     let make =
         move |_mail| MountService::new(Client::new(Instant::now(), client), tree_options, l1, first, service_events);
     let (mail, thread) = client_thread::<MountService>("mount", &options.remote, node, make)?;
-    let shard = MountShard { mail, thread: Some(thread) };
+    let mut shard = MountShard::new(mail, thread);
     let Joined { welcome, handles, l1 } =
         joined.recv().map_err(|_| failed("the mount's shard ended; please report it".into()))??;
     remember(&options.remote.state_dir, &welcome)?;
@@ -187,12 +237,17 @@ pub fn start_mount(options: MountOptions) -> Result<(MountHandle, Receiver<Servi
 
     let (report_session, address, host, share) =
         (Arc::clone(&session), welcome.address, welcome.host.clone(), welcome.share.clone());
+    let log = options.log;
     let report = move || {
         let stats = l1.stats();
-        serde_json::json!({
+        let mut report = serde_json::json!({
             "mountpoint": report_session.report().mountpoint, "address": address, "host": host, "share": share,
             "cache": { "hits": stats.hits, "misses": stats.misses, "evictions": stats.evictions, "bytes": stats.bytes_resident },
-        })
+        });
+        if let Some(log) = &log {
+            report["log"] = log.to_string_lossy().into();
+        }
+        report
     };
     let reload = || Err("a mount has nothing to reload".to_owned());
     let status = StatusServer::start(&options.runtime_dir, ServiceKind::Mount, Box::new(report), Box::new(reload))
@@ -202,12 +257,12 @@ pub fn start_mount(options: MountOptions) -> Result<(MountHandle, Receiver<Servi
         ServiceEvent::MountReady { mountpoint, address: welcome.address, host: welcome.host, share: welcome.share };
     // The channel was made above with room.
     let _ = events.try_send(ready);
-    let supervisor = Supervisor { session: Arc::clone(&session), shard, events, status };
-    let supervisor = std::thread::Builder::new()
-        .name("mount-end".into())
-        .spawn(move || supervisor.run())
-        .map_err(|error| failed(format!("cannot start a thread: {error}")))?;
-    Ok((MountHandle { session, supervisor: Some(supervisor) }, receiver))
+    let no_thread = |error: std::io::Error| failed(format!("cannot start a thread: {error}"));
+    let (mail, watch) = (shard.mail.clone(), shard.watch(&session).map_err(no_thread)?);
+    let supervisor = Supervisor { session: Arc::clone(&session), shard, watch, events, status };
+    let supervisor =
+        std::thread::Builder::new().name("mount-end".into()).spawn(move || supervisor.run()).map_err(no_thread)?;
+    Ok((MountHandle { session, supervisor: Some(supervisor) }, receiver, mail))
 }
 
 /// The kernel's readahead where nothing else is asked for: 4 MiB keeps 8 MiB in flight, enough for 10 Gbit/s x 6 ms.
@@ -251,4 +306,64 @@ pub fn run_mount_guard(mountpoint: &Path) -> Result<(), EngineError> {
     vfs::guard::run_guard(mountpoint, std::io::stdin())
         .map(drop)
         .map_err(|error| EngineError::new(ErrorKind::Failed, error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::{HostOptions, start_host};
+    use crate::io::IoMode;
+    use std::num::NonZeroU16;
+    use std::time::Duration;
+
+    /// Needs `/dev/fuse` and root, as the tests of `vfs` do.
+    #[test]
+    fn a_shard_that_panics_takes_its_mount_along_and_says_so() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = |name: &str| {
+            let path = root.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            path
+        };
+        let (share, mountpoint) = (folder("share"), folder("mnt"));
+        std::fs::write(share.join("file"), "content").unwrap();
+        let (host, _events) = start_host(HostOptions {
+            path: share,
+            bind: ([127, 0, 0, 1], 0).into(),
+            name: None,
+            code: None,
+            shards: NonZeroU16::new(1),
+            io: IoMode::Auto,
+            state_dir: root.path().join("host"),
+            runtime_dir: root.path().join("run"),
+        })
+        .unwrap();
+        let options = MountOptions {
+            remote: RemoteOptions {
+                addresses: vec![host.address()],
+                code: Some(signal::JoinCode::parse(&host.code()).unwrap()),
+                io: IoMode::Auto,
+                state_dir: root.path().join("client"),
+                timeout: Duration::from_secs(5),
+            },
+            mountpoint: mountpoint.clone(),
+            allow_other: false,
+            ram_cache_bytes: 16 << 20,
+            read_ahead_kb: None,
+            runtime_dir: root.path().join("run"),
+            log: None,
+        };
+        let (handle, events, mail) = start(options).unwrap();
+        assert_eq!(std::fs::read(mountpoint.join("file")).unwrap(), b"content");
+        let held = std::fs::File::open(mountpoint.join("file")).unwrap();
+        mail.send(MountMail::Panic).unwrap_or_else(|_| panic!("the mailbox has room"));
+        let error = handle.wait().expect_err("it ended by a failure");
+        assert_eq!(error.kind, ErrorKind::Failed);
+        assert!(error.to_string().contains("panicked"), "{error}");
+        assert!(std::fs::read_dir(&mountpoint).unwrap().next().is_none(), "nothing is mounted any more");
+        drop(held);
+        let last: Vec<ServiceEvent> =
+            events.try_iter().skip_while(|e| !matches!(e, ServiceEvent::Error { .. })).collect();
+        assert!(matches!(&last[..], [ServiceEvent::Error { .. }, ServiceEvent::Stopped { .. }]), "{last:?}");
+    }
 }

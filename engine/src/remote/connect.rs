@@ -1,15 +1,18 @@
 //! Joining a host and asking it things.
 
 use super::attr::RemoteAttr;
+use super::listing::{LISTING_ENTRIES_MAX, Listing, Next};
 use super::service::{RemoteMail, RemoteService, Reply};
 use crate::client::{Answer, Ask, CallError, Client, ClientError, ClientOptions, FileKey, Welcome};
 use crate::error::{EngineError, ErrorKind};
 use crate::io::{self, IoMode, MailSender};
 use crate::service::Service;
 use crate::shard::{Door, Shard};
+use crate::sys::address::canonical;
 use crate::trust::{KnownHosts, NodeKey, PublicKey, unix_now};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use signal::{HostAddress, JoinCode};
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -31,7 +34,7 @@ const WORD_SLACK: Duration = Duration::from_secs(90);
 pub struct RemoteOptions {
     /// Addresses to try in turn.
     pub addresses: Vec<SocketAddr>,
-    /// The join code; used only where this device is not enrolled yet.
+    /// The join code; used only where this device is not enrolled yet, or another host answers than was met there.
     pub code: Option<JoinCode>,
     /// Which I/O backend.
     pub io: IoMode,
@@ -86,12 +89,22 @@ pub(crate) fn client_options(options: &RemoteOptions) -> Result<(ClientOptions, 
     let identity = Identity::from_pkcs8(key.pkcs8_der()).map_err(|error| failed(error.to_string()))?;
     let known = KnownHosts::open(&options.state_dir).map_err(|error| failed(error.to_string()))?;
     let device = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    // As the socket names a peer, IPv4 plain and not mapped: what comes is compared with what was dialled.
+    let addresses: Vec<SocketAddr> = options.addresses.iter().copied().map(canonical).collect();
+    if addresses.is_empty() {
+        return Err(EngineError::new(ErrorKind::Usage, "no address of the host is known"));
+    }
+    let known_at = |&address: &SocketAddr| {
+        let host = known.by_address(&HostAddress::from(address))?;
+        Some((address, PeerKey(*host.key.as_raw())))
+    };
     let client = ClientOptions {
-        addresses: options.addresses.clone(),
+        addresses: addresses.clone(),
         code: options.code.clone(),
         device: crate::trust::clean_name(&device),
         key: identity.public(),
         trusted: known.iter().map(|host| PeerKey(*host.key.as_raw())).collect(),
+        known_at: addresses.iter().filter_map(known_at).collect(),
         timeout: options.timeout,
     };
     let node = client_node(&identity).map_err(|error| failed(error.to_string()))?;
@@ -111,11 +124,8 @@ pub(crate) fn client_thread<S: Service + 'static>(
     make: impl FnOnce(MailSender<S::Mail>) -> S + Send + 'static,
 ) -> Result<(MailSender<S::Mail>, JoinHandle<()>), EngineError> {
     let failed = |message: String| EngineError::new(ErrorKind::Failed, message);
-    let remote = *options
-        .addresses
-        .first()
-        .ok_or_else(|| EngineError::new(ErrorKind::Usage, "no address of the host is known"))?;
-    let socket = io::bind_client(remote).map_err(|error| failed(format!("cannot open a UDP socket: {error}")))?;
+    let socket =
+        io::bind_client(&options.addresses).map_err(|error| failed(format!("cannot open a UDP socket: {error}")))?;
     let door = Door { socket, mode: options.io, mail_capacity: MAIL_MAX };
     let (opened, ready) = mpsc::sync_channel(1);
     let thread = thread::Builder::new()
@@ -158,7 +168,8 @@ impl Remote {
     /// Joins a host: connects, proves the code or this device's key.
     ///
     /// # Errors
-    /// [`EngineError`]: `Network` when nobody answers, `Refused` for a wrong code or a revoked key.
+    /// [`EngineError`]: `Network` when nobody answers, `Refused` for a wrong code or a revoked key, `CodeWanted` where
+    /// none was given and one is needed.
     pub fn connect(options: RemoteOptions) -> Result<Self, EngineError> {
         let (client, node) = client_options(&options)?;
         let (first, welcomed) = bounded(1);
@@ -200,17 +211,19 @@ impl Remote {
     /// A directory's entries, all pages, in the host's order.
     ///
     /// # Errors
-    /// As [`Remote::attr`].
+    /// As [`Remote::attr`]; also when the host's pages lead back, or hold more than
+    /// [`LISTING_ENTRIES_MAX`] entries.
     pub fn list(&self, path: &[u8]) -> Result<Vec<(Vec<u8>, RemoteAttr)>, EngineError> {
-        let mut all = Vec::new();
+        let mut listing = Listing::new(LISTING_ENTRIES_MAX);
         let mut cursor = 0;
         loop {
             let (entries, end) = self.page(path, cursor).map_err(|error| at_path(path, &error))?;
-            let Some(last) = entries.last() else { return Ok(all) };
-            cursor = last.cookie;
-            all.extend(entries.into_iter().map(|entry| (entry.name, entry.attr.into())));
-            if end {
-                return Ok(all);
+            match listing.on_page(entries, end) {
+                Ok(Next::Page(next)) => cursor = next,
+                Ok(Next::End) => return Ok(listing.into_entries()),
+                Err(error) => {
+                    return Err(EngineError::new(ErrorKind::Network, format!("{}: {error}", shown(path))));
+                }
             }
         }
     }
@@ -310,16 +323,19 @@ fn unasked() -> EngineError {
     EngineError::new(ErrorKind::Network, "the host answered something that was not asked")
 }
 
+fn shown(path: &[u8]) -> Cow<'_, str> {
+    if path.is_empty() { "the share".into() } else { String::from_utf8_lossy(path) }
+}
+
 /// Says what failed at which path, by whose fault.
 pub(crate) fn at_path(path: &[u8], error: &CallError) -> EngineError {
-    let shown = if path.is_empty() { "the share".into() } else { String::from_utf8_lossy(path) };
     let kind = match error {
         CallError::Errno(libc::ENOENT | libc::ENOTDIR) => ErrorKind::NotFound,
         CallError::Errno(_) | CallError::Stale | CallError::Busy | CallError::Cancelled => ErrorKind::Failed,
         CallError::TimedOut | CallError::HostDown => ErrorKind::Network,
         CallError::Over(over) => return over.clone().into(),
     };
-    EngineError::new(kind, format!("{shown}: {error}"))
+    EngineError::new(kind, format!("{}: {error}", shown(path)))
 }
 
 impl From<ClientError> for EngineError {
@@ -327,9 +343,8 @@ impl From<ClientError> for EngineError {
         let kind = match &error {
             ClientError::Unreachable(_) | ClientError::Incompatible(_) | ClientError::Closed => ErrorKind::Network,
             ClientError::Refused(Refusal::Full | Refusal::Version, _) => ErrorKind::Network,
-            ClientError::UnknownHost | ClientError::NotEnrolled | ClientError::Refused(..) | ClientError::WrongHost => {
-                ErrorKind::Refused
-            }
+            ClientError::UnknownHost | ClientError::OtherHost(_) | ClientError::NotEnrolled => ErrorKind::CodeWanted,
+            ClientError::Refused(..) | ClientError::WrongHost => ErrorKind::Refused,
         };
         Self::new(kind, error.to_string())
     }

@@ -61,14 +61,6 @@ pub fn config_dir() -> Result<PathBuf, EngineError> {
     located(paths::config_dir(env))
 }
 
-/// Where caches are kept.
-///
-/// # Errors
-/// As [`state_dir`].
-pub fn cache_dir() -> Result<PathBuf, EngineError> {
-    located(paths::cache_dir(env))
-}
-
 /// Where control sockets live; created where it is missing.
 ///
 /// # Errors

@@ -4,7 +4,6 @@
 //! | --- | --- |
 //! | state | `$WORMHOLE_STATE_DIR`, `$XDG_STATE_HOME/wormhole`, `$HOME/.local/state/wormhole` |
 //! | config | `$WORMHOLE_CONFIG_DIR`, `$XDG_CONFIG_HOME/wormhole`, `$HOME/.config/wormhole` |
-//! | cache | `$WORMHOLE_CACHE_DIR`, `$XDG_CACHE_HOME/wormhole`, `$HOME/.cache/wormhole` |
 //! | runtime | `$WORMHOLE_RUNTIME_DIR`, `$XDG_RUNTIME_DIR/wormhole`, `/tmp/wormhole-UID` |
 //!
 //! An empty variable counts as unset, and so does a relative XDG path, as the specification asks. A
@@ -31,7 +30,6 @@ struct Rule {
 
 const STATE: Rule = Rule { ours: "WORMHOLE_STATE_DIR", xdg: "XDG_STATE_HOME", below_home: Some(".local/state") };
 const CONFIG: Rule = Rule { ours: "WORMHOLE_CONFIG_DIR", xdg: "XDG_CONFIG_HOME", below_home: Some(".config") };
-const CACHE: Rule = Rule { ours: "WORMHOLE_CACHE_DIR", xdg: "XDG_CACHE_HOME", below_home: Some(".cache") };
 const RUNTIME: Rule = Rule { ours: "WORMHOLE_RUNTIME_DIR", xdg: "XDG_RUNTIME_DIR", below_home: None };
 
 /// Why a folder cannot be named or used.
@@ -72,14 +70,6 @@ pub fn state_dir(env: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, Path
 /// [`PathsError::Unset`] or [`PathsError::WorkingDir`].
 pub fn config_dir(env: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, PathsError> {
     CONFIG.required(env)
-}
-
-/// Where cached chunks are. The folder is not made here.
-///
-/// # Errors
-/// [`PathsError::Unset`] or [`PathsError::WorkingDir`].
-pub fn cache_dir(env: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, PathsError> {
-    CACHE.required(env)
 }
 
 /// Where sockets and process ids are; made 0700 if missing.
@@ -133,22 +123,16 @@ mod tests {
     #[test]
     fn the_nearest_variable_wins() {
         let home = [("HOME", "/h")];
-        let xdg = [("HOME", "/h"), ("XDG_STATE_HOME", "/s"), ("XDG_CONFIG_HOME", "/c"), ("XDG_CACHE_HOME", "/k")];
-        let ours = [
-            ("HOME", "/h"),
-            ("XDG_STATE_HOME", "/s"),
-            ("WORMHOLE_STATE_DIR", "/o/s"),
-            ("WORMHOLE_CONFIG_DIR", "/o/c"),
-            ("WORMHOLE_CACHE_DIR", "/o/k"),
-        ];
-        for (pairs, state, config, cache) in [
-            (&home[..], "/h/.local/state/wormhole", "/h/.config/wormhole", "/h/.cache/wormhole"),
-            (&xdg, "/s/wormhole", "/c/wormhole", "/k/wormhole"),
-            (&ours, "/o/s", "/o/c", "/o/k"),
+        let xdg = [("HOME", "/h"), ("XDG_STATE_HOME", "/s"), ("XDG_CONFIG_HOME", "/c")];
+        let ours =
+            [("HOME", "/h"), ("XDG_STATE_HOME", "/s"), ("WORMHOLE_STATE_DIR", "/o/s"), ("WORMHOLE_CONFIG_DIR", "/o/c")];
+        for (pairs, state, config) in [
+            (&home[..], "/h/.local/state/wormhole", "/h/.config/wormhole"),
+            (&xdg, "/s/wormhole", "/c/wormhole"),
+            (&ours, "/o/s", "/o/c"),
         ] {
             assert_eq!(state_dir(env(pairs)).unwrap(), Path::new(state));
             assert_eq!(config_dir(env(pairs)).unwrap(), Path::new(config));
-            assert_eq!(cache_dir(env(pairs)).unwrap(), Path::new(cache));
         }
     }
 

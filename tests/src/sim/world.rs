@@ -3,6 +3,7 @@
 use super::client::ClientEnd;
 use super::folder::{Folder, OUTSIDE};
 use super::host::{HostEnd, new_identity};
+use super::impostor::{Impostor, Manner};
 use super::net::Net;
 use super::raw::RawEnd;
 use super::rng::Rng;
@@ -63,6 +64,8 @@ pub struct World {
     pub clients: Vec<ClientEnd>,
     /// The strangers, in the order they were added.
     pub raws: Vec<RawEnd>,
+    /// Who answers where the host was to be, in the order they were added.
+    pub impostors: Vec<Impostor>,
 }
 
 impl World {
@@ -78,7 +81,19 @@ impl World {
         let code = JoinCode::parse(CODE).expect("a code");
         let host = HostEnd::new(&folder, code, HOST, rng.fork());
         let net = Net::new(start, rng.fork(), HOST, weather);
-        Self { start, now: start, steps: 0, seed, rng, net, folder, host, clients: Vec::new(), raws: Vec::new() }
+        Self {
+            start,
+            now: start,
+            steps: 0,
+            seed,
+            rng,
+            net,
+            folder,
+            host,
+            clients: Vec::new(),
+            raws: Vec::new(),
+            impostors: Vec::new(),
+        }
     }
 
     /// A world whose weather is drawn from the seed, alike in both directions.
@@ -131,13 +146,27 @@ impl World {
 
     /// Adds a client with this key, that code and those hosts known.
     pub fn add_client_with(&mut self, identity: &Identity, code: Option<JoinCode>, trusted: Vec<PeerKey>) -> usize {
+        self.add_client_at(identity, vec![HOST], code, trusted, &[])
+    }
+
+    /// Adds a client that tries these addresses, with this key, that code, those hosts known, and met where `known_at`
+    /// says.
+    pub fn add_client_at(
+        &mut self,
+        identity: &Identity,
+        addresses: Vec<SocketAddr>,
+        code: Option<JoinCode>,
+        trusted: Vec<PeerKey>,
+        known_at: &[(SocketAddr, PeerKey)],
+    ) -> usize {
         let index = self.clients.len();
         let options = ClientOptions {
-            addresses: vec![HOST],
+            addresses,
             code,
             device: "device".into(),
             key: identity.public(),
             trusted,
+            known_at: known_at.iter().copied().collect(),
             timeout: CALL_TIMEOUT,
         };
         let address = guest(1, index);
@@ -167,6 +196,27 @@ impl World {
         index
     }
 
+    /// Adds somebody with a key of their own who answers as a host would. Returns their index.
+    pub fn add_impostor(&mut self, manner: Manner) -> usize {
+        let index = self.impostors.len();
+        let (address, seed) = (guest(4, index), self.rng.node_seed());
+        self.impostors.push(Impostor::new(address, seed, manner));
+        index
+    }
+
+    /// Adds the same impostor, with the same key and manner, at another address; returns that.
+    pub fn add_alias(&mut self, impostor: usize) -> SocketAddr {
+        let (address, seed) = (guest(4, self.impostors.len()), self.rng.node_seed());
+        let alias = self.impostors[impostor].at(address, seed);
+        self.impostors.push(alias);
+        address
+    }
+
+    /// Where the host is.
+    pub fn host_address(&self) -> SocketAddr {
+        HOST
+    }
+
     /// Sends the host bytes out of nowhere.
     pub fn send_garbage(&mut self, bytes: &[u8]) {
         self.net.send(self.now, guest(3, self.rng.below(200) as usize), HOST, 0, bytes, bytes.len().max(1));
@@ -177,6 +227,7 @@ impl World {
         let now = self.now;
         let deadlines = self.clients.iter().filter_map(|client| client.deadline(now));
         let deadlines = deadlines.chain(self.raws.iter().filter_map(|raw| raw.deadline(now)));
+        let deadlines = deadlines.chain(self.impostors.iter().filter_map(|impostor| impostor.deadline(now)));
         let next = deadlines.chain(self.host.deadline(now)).chain(self.net.next_arrival()).min();
         let Some(next) = next.filter(|&next| next <= end) else {
             self.now = self.now.max(end);
@@ -198,6 +249,9 @@ impl World {
         for raw in self.raws.iter_mut().filter(|raw| is_due(raw.deadline(now))) {
             raw.turn(now, &mut self.net);
         }
+        for impostor in self.impostors.iter_mut().filter(|impostor| is_due(impostor.deadline(now))) {
+            impostor.turn(now, &mut self.net);
+        }
         true
     }
 
@@ -209,6 +263,8 @@ impl World {
             client.handle(now, inbound);
         } else if let Some(raw) = self.raws.iter_mut().find(|raw| raw.address() == to) {
             raw.handle(now, inbound);
+        } else if let Some(impostor) = self.impostors.iter_mut().find(|impostor| impostor.address() == to) {
+            impostor.handle(now, inbound);
         }
     }
 

@@ -4,5 +4,6 @@ mod change;
 mod entrance;
 mod fairness;
 mod hostile;
+mod impostor;
 mod outage;
 mod weather;

@@ -93,14 +93,16 @@ fn a_full_table_refuses_and_recovers() {
     if in_child() {
         let folder = tempfile::tempdir().expect("folder");
         let share = open(folder.path());
-        std::fs::write(folder.path().join("f"), b"bytes").expect("write");
         let limit = rustix::process::Rlimit { current: Some(10_000), maximum: None };
         let hard = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
         let limit = rustix::process::Rlimit { maximum: hard, ..limit };
         rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).expect("10,000 descriptors");
         let mut held = Vec::new();
         let refused = loop {
-            let file = open_file(&share, b"f").expect("open");
+            // Openings of one file share one mapping.
+            let name = held.len().to_string();
+            std::fs::write(folder.path().join(&name), b"bytes").expect("write");
+            let file = open_file(&share, name.as_bytes()).expect("open");
             match file.map(0, 5) {
                 Ok(mapped) => held.push(mapped),
                 Err(error) => break error,
@@ -109,7 +111,7 @@ fn a_full_table_refuses_and_recovers() {
         };
         assert_eq!((refused, held.len()), (FsError::UNMAPPABLE, 4096));
         held.pop();
-        assert_eq!(content(&open_file(&share, b"f").expect("open")), b"bytes");
+        assert_eq!(content(&open_file(&share, b"4096").expect("open")), b"bytes");
         return;
     }
     assert!(run("a_full_table_refuses_and_recovers").success());
