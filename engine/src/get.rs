@@ -341,6 +341,9 @@ impl Get<'_> {
                 return Err(self.local.explain(&target, error));
             }
         };
+        while let Some(buffer) = file.pop_spent() {
+            self.remote.give_back(buffer);
+        }
         match step {
             LargeStep::Wait => {}
             LargeStep::Written(bytes) => self.tally.bytes_done += bytes,

@@ -18,6 +18,8 @@ use std::os::unix::fs::FileExt;
 const READ_BYTES: u64 = 2 << 20;
 /// Reads in flight for all large files together: 16 MiB, the bandwidth-delay product of 10 Gbit/s x 13 ms.
 pub(super) const READS_MAX: usize = 8;
+/// Bytes written, then hashed, at once: half of a small second-level cache.
+const STEP_BYTES: usize = 128 << 10;
 /// Bytes hashed at once while an earlier run's part is checked.
 const CHECK_BYTES: usize = 1 << 20;
 
@@ -57,6 +59,8 @@ pub(super) struct LargeFile {
     asked: BTreeMap<u64, Role>,
     /// Pieces that came before their turn; bounded by `READS_MAX`.
     early: BTreeMap<u64, Vec<u8>>,
+    /// Buffers of pieces that are written, to be given back.
+    spent: Vec<Vec<u8>>,
     ask_next: u64,
     write_next: u64,
     counted: u64,
@@ -81,6 +85,7 @@ impl LargeFile {
             checking: None,
             asked: BTreeMap::new(),
             early: BTreeMap::new(),
+            spent: Vec::new(),
             ask_next: 0,
             write_next: 0,
             counted: 0,
@@ -191,6 +196,11 @@ impl LargeFile {
         }
     }
 
+    /// A buffer that is not needed any more.
+    pub(super) fn pop_spent(&mut self) -> Option<Vec<u8>> {
+        self.spent.pop()
+    }
+
     fn on_part_checked(&mut self, hash: [u8; 32], length: u64) -> Result<LargeStep, Errno> {
         let left = self.checking.take().expect("a check of the part was asked for");
         if length == left && hash == *self.hasher.finalize().as_bytes() {
@@ -207,9 +217,13 @@ impl LargeFile {
     fn write_ready(&mut self) -> Result<LargeStep, Errno> {
         let before = self.write_next;
         while let Some(data) = self.early.remove(&self.write_next) {
-            self.part.write_all_at(&data, self.write_next).map_err(|error| errno_of(&error))?;
-            self.hasher.update(&data);
-            self.write_next += data.len() as u64;
+            // In steps that stay in the core's cache from the copy to the hash.
+            for step in data.chunks(STEP_BYTES) {
+                self.part.write_all_at(step, self.write_next).map_err(|error| errno_of(&error))?;
+                self.hasher.update(step);
+                self.write_next += step.len() as u64;
+            }
+            self.spent.push(data);
         }
         let written = self.write_next - before;
         self.counted += written;

@@ -2,7 +2,7 @@
 
 use super::attr::RemoteAttr;
 use super::listing::{LISTING_ENTRIES_MAX, Listing, Next};
-use super::service::{RemoteMail, RemoteService, Reply};
+use super::service::{RemoteMail, RemoteService, Reply, Spare};
 use crate::client::{Answer, Ask, CallError, Client, ClientError, ClientOptions, FileKey, Welcome};
 use crate::error::{EngineError, ErrorKind};
 use crate::io::{self, IoMode, MailSender};
@@ -11,6 +11,7 @@ use crate::shard::{Door, Shard};
 use crate::sys::address::canonical;
 use crate::trust::{KnownHosts, NodeKey, PublicKey, unix_now};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_queue::ArrayQueue;
 use signal::{HostAddress, JoinCode};
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -26,6 +27,8 @@ use transport::{Identity, Node, NodeOptions, PeerKey, Role};
 const MAIL_MAX: usize = 4_096;
 /// Bytes asked for at once where a file is read in pieces.
 const PIECE_BYTES: u64 = 4 << 20;
+/// Buffers kept for the next answers: as many as `get` has reads in flight.
+const SPARE_BUFFERS_MAX: usize = 8;
 /// How much longer than a call's bound a caller waits for the shard's word, which always comes.
 const WORD_SLACK: Duration = Duration::from_secs(90);
 
@@ -47,6 +50,7 @@ pub struct RemoteOptions {
 /// A joined host. Dropping it says goodbye.
 pub struct Remote {
     shard: ShardLink,
+    spare: Spare,
     welcome: Welcome,
     timeout: Duration,
 }
@@ -173,14 +177,24 @@ impl Remote {
     pub fn connect(options: RemoteOptions) -> Result<Self, EngineError> {
         let (client, node) = client_options(&options)?;
         let (first, welcomed) = bounded(1);
-        let make = move |_mail| RemoteService::new(Client::new(Instant::now(), client), first);
+        let spare = Spare::new(ArrayQueue::new(SPARE_BUFFERS_MAX));
+        let used = Spare::clone(&spare);
+        let make = move |_mail| RemoteService::new(Client::new(Instant::now(), client), first, used);
         let (mail, thread) = client_thread::<RemoteService>("client", &options, node, make)?;
         let shard = ShardLink { mail, thread: Some(thread) };
         let welcome = welcomed
             .recv_timeout(options.timeout + WORD_SLACK)
             .map_err(|_| EngineError::new(ErrorKind::Failed, "the client's shard ended; please report it"))??;
         remember(&options.state_dir, &welcome)?;
-        Ok(Self { shard, welcome, timeout: options.timeout })
+        Ok(Self { shard, spare, welcome, timeout: options.timeout })
+    }
+
+    /// Takes a buffer back that an answer came in, for a later one: a fresh one costs a page fault every 4 KiB, an eighth
+    /// of a core at 1 GB/s.
+    pub(crate) fn give_back(&self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        // One too many is freed.
+        let _ = self.spare.push(buffer);
     }
 
     /// The host's display name.

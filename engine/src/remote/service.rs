@@ -4,10 +4,18 @@ use crate::client::{Answer, Ask, CallError, CallId, Client, ClientError, FileKey
 use crate::service::{FileRead, Service};
 use bytes::BytesMut;
 use crossbeam_channel::Sender;
+use crossbeam_queue::ArrayQueue;
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 use std::time::Instant;
 use transport::{ConnId, Event, Node};
+
+/// Shortest answer worth a buffer that was used before: what the allocator would map anew and the kernel clear.
+const SPARE_BYTES_MIN: u64 = 1 << 20;
+
+/// Buffers of answers that were used and given back; see [`super::Remote::give_back`].
+pub(super) type Spare = Arc<ArrayQueue<Vec<u8>>>;
 
 /// Asks to the shard.
 pub(crate) enum RemoteMail {
@@ -38,12 +46,13 @@ pub(crate) struct RemoteService {
     waiting: BTreeMap<CallId, Waiting>,
     /// Told once: the first welcome, or why there is none.
     first: Option<Sender<Result<Welcome, ClientError>>>,
+    spare: Spare,
     over: bool,
 }
 
 impl RemoteService {
-    pub(crate) fn new(client: Client, first: Sender<Result<Welcome, ClientError>>) -> Self {
-        Self { client, waiting: BTreeMap::new(), first: Some(first), over: false }
+    pub(super) fn new(client: Client, first: Sender<Result<Welcome, ClientError>>, spare: Spare) -> Self {
+        Self { client, waiting: BTreeMap::new(), first: Some(first), spare, over: false }
     }
 
     fn drain(&mut self) {
@@ -65,6 +74,9 @@ impl RemoteService {
                     if let Some(waiting) = self.waiting.get_mut(&call) {
                         waiting.data.clear();
                         if !waiting.discard {
+                            if length >= SPARE_BYTES_MIN && waiting.data.capacity() == 0 {
+                                waiting.data = self.spare.pop().unwrap_or_default();
+                            }
                             waiting.data.reserve(usize::try_from(length).unwrap_or(0));
                         }
                     }
