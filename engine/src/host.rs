@@ -23,7 +23,10 @@ mod supervisor;
 pub use events::Events;
 pub use exchange::OWNED_BYTES_MAX;
 pub use gate::Gate;
+pub(crate) use job::Room;
 pub use job::{Job, JobDone, Jobs};
+#[cfg(test)]
+pub(crate) use job::{Outcome, Work};
 pub use quota::Quotas;
 pub use session::HASHES_PER_SESSION_MAX;
 pub use start::{HostHandle, HostOptions, ShutdownHandle, host_node, start_host};

@@ -54,6 +54,20 @@ impl Source {
     pub(super) fn new(file: Arc<HeldFile>, offset: u64, end: u64) -> Self {
         Self { file, offset, end, reading: 0 }
     }
+
+    /// Goes on behind bytes that were copied out of the file, if they were all the file's.
+    ///
+    /// # Errors
+    /// [`code::STALE`]: the file was truncated, and what was copied may be zeros in place of its bytes.
+    fn take_copy(&mut self, bytes: BytesMut, pending: &mut VecDeque<Bytes>) -> Result<(), u32> {
+        let end = self.offset + bytes.len() as u64;
+        if !self.file.reaches(end) {
+            return Err(code::STALE);
+        }
+        self.offset = end;
+        pending.push_back(bytes.freeze());
+        Ok(())
+    }
 }
 
 enum Stage {
@@ -138,9 +152,7 @@ impl Exchange {
         if bytes.len() < wanted {
             return Err(code::STALE);
         }
-        source.offset += wanted as u64;
-        pending.push_back(bytes.freeze());
-        Ok(())
+        source.take_copy(bytes, pending)
     }
 
     /// Goes on; `room` is what may still wait on the heap, of this client's answers.
@@ -254,10 +266,8 @@ fn next_segment(source: &mut Source, pending: &mut VecDeque<Bytes>, room: usize)
     if length <= COPY_BYTES_MAX {
         let mut bytes = BytesMut::zeroed(size);
         if source.file.read_now(source.offset, &mut bytes) == Ok(size) {
-            source.offset += length;
-            pending.push_back(bytes.freeze());
-            // What was copied is ours: nothing to watch.
-            return Step::Copied;
+            // What was copied, and is the file's, is ours: nothing to watch.
+            return source.take_copy(bytes, pending).map_or_else(Step::GiveUp, |()| Step::Copied);
         }
     } else if source.file.residency(source.offset, length) == Residency::Resident
         && let Ok(mapped) = source.file.map(source.offset, size)
@@ -304,5 +314,32 @@ mod tests {
         exchanges.owned_bytes = OWNED_BYTES_MAX;
         assert_eq!(exchanges.page(u32::MAX).0, SHORT_PAGE_ENTRIES);
         assert_eq!(exchanges.page(3).0, 3);
+    }
+
+    /// A read(2) that found the size before a truncation may copy what the truncation cleared.
+    #[test]
+    fn a_whole_copy_of_a_file_that_shrank_meanwhile_is_stale() {
+        use crate::host::Quotas;
+        use crate::share::{Blocking, RelPath, Share};
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, [7; 8_192]).unwrap();
+        let file = Share::open(folder.path()).unwrap();
+        let file = file.open_file(&RelPath::parse(b"file").unwrap(), Blocking::Allowed).unwrap();
+        let place = Quotas::new(9).try_enter(transport::PeerKey([1; 32])).unwrap();
+        let file = Arc::new(HeldFile::new(file, place.files().try_open().unwrap()));
+        // What the ring brings, after the file got this long.
+        let read = |length| {
+            let mut exchange = Exchange::new();
+            exchange.send_file(Bytes::from_static(b"head"), Source::new(Arc::clone(&file), 4_096, 8_192));
+            let Stage::Sending { source: Some(source), .. } = &mut exchange.stage else { unreachable!("just set") };
+            source.reading = 4_096;
+            std::fs::File::options().write(true).open(&path).unwrap().set_len(length).unwrap();
+            exchange.on_file_read(Ok(BytesMut::zeroed(4_096)))
+        };
+        assert_eq!(read(8_192), Ok(()));
+        assert_eq!(read(8_191), Err(code::STALE));
+        assert_eq!(read(9_000), Ok(()));
     }
 }

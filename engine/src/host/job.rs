@@ -4,10 +4,11 @@ use super::HostShared;
 use super::quota::{DeviceFiles, HeldFile};
 use crate::convert::attr_to_wire;
 use crate::share::{Blocking, FsError, ListLimit, RelPath, blake3_of};
-use crate::trust::EnrolError;
+use crate::trust::{EnrolError, StoreError};
 use bytes::Bytes;
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use transport::wire::{Entry, INLINE_BYTES_MAX, PAGE_ENTRIES_MAX, PAGE_NAME_BYTES_MAX, Response, StatFs};
 use transport::{ConnId, PeerKey, StreamId};
 
@@ -106,6 +107,29 @@ pub struct JobDone {
     /// It was a [`Work::Hash`].
     pub(crate) is_hash: bool,
     pub(crate) outcome: Outcome,
+    /// Where a pool did it: kept until the shard has taken the answer in, and so until its mailbox has room for another.
+    pub(crate) room: Option<Room>,
+}
+
+/// A job's room at a pool and, after it, in its shard's mailbox; dropping it makes room for another.
+pub(crate) struct Room(Arc<AtomicUsize>);
+
+impl Room {
+    /// Counts one more in `taken`, or nothing where there are `max` already. For one thread: only the drops may come
+    /// from others.
+    pub(crate) fn try_take(taken: &Arc<AtomicUsize>, max: usize) -> Option<Self> {
+        if taken.load(Ordering::Relaxed) >= max {
+            return None;
+        }
+        taken.fetch_add(1, Ordering::Relaxed);
+        Some(Self(Arc::clone(taken)))
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Job {
@@ -125,7 +149,25 @@ impl Job {
             true => Outcome::Noted,
             false => perform(&self.shared, &self.work, &self.cancel, Blocking::Allowed).unwrap_or_else(failed),
         };
-        JobDone { conn: self.conn, stream: self.stream, is_hash: self.is_hash(), outcome }
+        self.done(outcome)
+    }
+
+    /// The answer should the work never end: an error of ours.
+    pub(crate) fn unfinished(&self) -> JobDone {
+        self.done(match self.work {
+            Work::NoteConnected { .. } => Outcome::Noted,
+            Work::Enrol { .. } => {
+                let source = io::Error::other("a fault of this program");
+                Outcome::Enrolled(Err(
+                    StoreError::Io { action: "write", path: "the list of devices".into(), source }.into()
+                ))
+            }
+            _ => failed(FsError::from_errno(libc::EIO)),
+        })
+    }
+
+    fn done(&self, outcome: Outcome) -> JobDone {
+        JobDone { conn: self.conn, stream: self.stream, is_hash: self.is_hash(), outcome, room: None }
     }
 }
 

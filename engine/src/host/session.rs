@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use transport::wire::{self, HANDLES_MAX, Request, Response, WireError, code};
-use transport::{PeerKey, ReadOutcome, StreamId};
+use transport::{PeerKey, ReadOutcome, StreamError, StreamId};
 
 /// Time a client has from its handshake to being inside; a stranger who dallies is closed.
 pub(super) const ENTRANCE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -47,6 +47,9 @@ pub(super) struct Session {
     place: Option<Place>,
     handles: BTreeMap<u64, Arc<HeldFile>>,
     handle_next: u64,
+    /// Handles on their way to the client: it knows one when the end of its stream is acknowledged. One whose stream is
+    /// given up before that is closed, for nobody would.
+    untold: BTreeMap<StreamId, u64>,
     mapped: Vec<MappedSend>,
     /// Hashes that no worker has given back yet, of streams given up too; `<= HASHES_PER_SESSION_MAX`.
     hashes: usize,
@@ -70,6 +73,7 @@ impl Session {
             place,
             handles: BTreeMap::new(),
             handle_next: 1,
+            untold: BTreeMap::new(),
             mapped: Vec::new(),
             hashes: 0,
         }
@@ -225,6 +229,7 @@ impl Session {
                     let handle = self.handle_next;
                     self.handle_next += 1;
                     self.handles.insert(handle, file);
+                    self.untold.insert(stream, handle);
                     handle
                 };
                 let data = u32::try_from(inline.len()).expect("bounded by INLINE_BYTES_MAX");
@@ -304,7 +309,8 @@ impl Session {
         }
     }
 
-    /// Everything of a finished stream is acknowledged: its bytes are in nobody's buffer any more.
+    /// Everything of a finished stream is acknowledged, or the client stopped it: its bytes are in nobody's buffer any
+    /// more.
     pub(super) fn on_released(&mut self, context: &mut Context<'_>, stream: StreamId) {
         if Some(stream) == self.control && self.entrance.is_refused() {
             if let Some(mut connection) = context.node.connection(context.conn) {
@@ -312,11 +318,21 @@ impl Session {
             }
             return;
         }
+        if self.untold.contains_key(&stream)
+            && let Some(mut connection) = context.node.connection(context.conn)
+            // A stopped stream remembers that it was; one that is acknowledged to its end is closed.
+            && connection.finish(stream) == Err(StreamError::Closed)
+        {
+            self.untold.remove(&stream);
+        }
         self.forget(context, stream);
     }
 
     /// Lets go of all that a stream has here.
     fn forget(&mut self, context: &mut Context<'_>, stream: StreamId) {
+        if let Some(handle) = self.untold.remove(&stream) {
+            self.handles.remove(&handle);
+        }
         if self.exchanges.remove(stream).is_some_and(|exchange| exchange.is_reading()) {
             context.forget_reads(stream);
         }

@@ -113,7 +113,7 @@ impl PollIo {
                 Err(error) if train.segmented && may_lack_segmentation(&error) => {
                     train.segmented = false;
                     let departure = self.depart_singly(departing);
-                    if departing.left > 0 {
+                    if !self.stats.segmentation {
                         tracing::warn!(%error, "trains are not cut by the kernel; sending singly");
                     }
                     return departure;
@@ -134,8 +134,7 @@ impl PollIo {
         let sent = send_singly(self.socket.as_fd(), family, train, *left, errors);
         *left = sent.reached;
         self.stats.bytes_sent += sent.taken_bytes as u64;
-        // That single datagrams go where the train did not is the proof that cutting is at fault.
-        self.stats.segmentation &= sent.taken_bytes == 0;
+        self.stats.segmentation &= !sent.whole_stride;
         if *left < train.payload.len() {
             return Departure::NoRoom;
         }
@@ -381,5 +380,27 @@ mod tests {
         }
         assert_eq!(received[..1500], [1; 1500]);
         assert_eq!(received[1500..], [2; 2000]);
+    }
+
+    /// The stride is refused, not the cutting; EINVAL may stand for either.
+    #[test]
+    fn a_train_too_long_for_its_path_does_not_end_segmentation() {
+        let mut io = PollIo::open(bind_local(), OPTIONS).expect("a door");
+        let target = TransmitTarget { remote: io.local_addr, src_ip: None, ecn: None, segment_size: Some(66_000) };
+        let train = |io: &mut PollIo, segment_size| {
+            let mut buffer = io.transmit_buffer().expect("a buffer");
+            buffer.payload.resize(1_500, 1);
+            let mut train = buffer.into_train(TransmitTarget { segment_size: Some(1_000), ..target }, &io.stats);
+            // Longer than any datagram; what is behind it passes.
+            train.payload.resize(66_100, 1);
+            train.target.segment_size = Some(segment_size);
+            train
+        };
+        for (segment_size, bytes_sent, segmentation) in [(66_000, 100, true), (1_000, 66_200, false)] {
+            let train = train(&mut io, segment_size);
+            assert_eq!(io.depart_singly(&mut Departing { train, left: 0 }), Departure::Gone);
+            assert_eq!((io.stats.bytes_sent, io.stats.segmentation), (bytes_sent, segmentation));
+        }
+        assert_eq!(io.stats.transmit_errors.total(), 1);
     }
 }

@@ -75,7 +75,8 @@ impl TransmitPool {
 /// Returns whether `error` may mean that the kernel or device cannot cut trains.
 ///
 /// `EIO`: no checksum offload on the way out. `EINVAL`: no `UDP_SEGMENT`, more than 64 datagrams
-/// before Linux 6.9; but also other faults of a send, so the proof is that single datagrams go.
+/// before Linux 6.9; but also other faults of a send, so the proof is that single datagrams go
+/// ([`SentSingly::whole_stride`]).
 pub(super) fn may_lack_segmentation(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL))
 }
@@ -92,11 +93,14 @@ pub(super) fn send_singly(
     errors: &mut TransmitErrors,
 ) -> SentSingly {
     let stride = train.target.segment_size.unwrap_or(train.payload.len());
-    let mut sent = SentSingly { reached: from, taken_bytes: 0 };
+    let mut sent = SentSingly { reached: from, taken_bytes: 0, whole_stride: false };
     for datagram in train.payload[from..].chunks(stride) {
         let target = &train.target;
         match msg::send(socket, &mut train.envelope, datagram, target, family, false) {
-            Ok(_) => sent.taken_bytes += datagram.len(),
+            Ok(_) => {
+                sent.taken_bytes += datagram.len();
+                sent.whole_stride |= datagram.len() == stride;
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             Err(error) => errors.count(&error),
         }
@@ -112,4 +116,7 @@ pub(super) struct SentSingly {
     pub(super) reached: usize,
     /// Bytes the kernel took.
     pub(super) taken_bytes: usize,
+    /// The kernel took a datagram as long as the train's stride: where it refused the train, cutting was at fault. A
+    /// shorter one at the end proves nothing, for the stride may be what was refused: too long for the path.
+    pub(super) whole_stride: bool,
 }

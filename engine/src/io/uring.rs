@@ -176,8 +176,8 @@ impl UringIo {
                 self.stats.bytes_sent += bytes as u64;
             }
             Err(error) if train.segmented && may_lack_segmentation(&error) => {
-                let taken_bytes = self.send_singly(&mut train);
-                if taken_bytes > 0 {
+                // Several trains that were under way at once come here; the first one says it.
+                if self.send_singly(&mut train) && self.stats.segmentation {
                     tracing::warn!(%error, "trains are not cut by the kernel; sending singly");
                     self.stats.segmentation = false;
                 }
@@ -188,14 +188,16 @@ impl UringIo {
     }
 
     /// Sends a train without the kernel's help; what finds no room is lost and counted.
-    fn send_singly(&mut self, train: &mut Train) -> usize {
+    ///
+    /// Returns whether that proves that it is the cutting which fails.
+    fn send_singly(&mut self, train: &mut Train) -> bool {
         let errors = &mut self.stats.transmit_errors;
         let family = Family::of(self.local_addr);
         let sent = send_singly(self.socket.as_fd(), family, train, 0, errors);
         errors.no_room += u64::from(sent.reached < train.payload.len());
         self.stats.trains_sent += u64::from(sent.taken_bytes > 0);
         self.stats.bytes_sent += sent.taken_bytes as u64;
-        sent.taken_bytes
+        sent.whole_stride
     }
 
     fn on_read(&mut self, read: FileRead, result: io::Result<Progress>) -> Option<Completion> {
@@ -282,5 +284,38 @@ impl Io for UringIo {
 
     fn kind(&self) -> IoKind {
         IoKind::Uring
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bind_group;
+    use super::*;
+    use std::net::Ipv4Addr;
+    use std::num::NonZeroU16;
+
+    /// The stride is refused, not the cutting; EINVAL may stand for either.
+    #[test]
+    fn a_train_too_long_for_its_path_does_not_end_segmentation() {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let sockets = bind_group(address, NonZeroU16::MIN).expect("a free port");
+        let socket = sockets.into_iter().next().expect("one socket");
+        let mut io = UringIo::open(socket, IoOptions::STANDARD).map_err(|(error, _)| error).expect("a door");
+        let target = TransmitTarget { remote: io.local_addr, src_ip: None, ecn: None, segment_size: Some(66_000) };
+        let train = |io: &mut UringIo, segment_size| {
+            let mut buffer = io.transmit_buffer().expect("a buffer");
+            buffer.payload.resize(1_500, 1);
+            let mut train = buffer.into_train(TransmitTarget { segment_size: Some(1_000), ..target }, &io.stats);
+            // Longer than any datagram; what is behind it passes.
+            train.payload.resize(66_100, 1);
+            train.target.segment_size = Some(segment_size);
+            train
+        };
+        for (segment_size, bytes_sent, segmentation) in [(66_000, 100, true), (1_000, 66_200, false)] {
+            let train = train(&mut io, segment_size);
+            io.on_sent(train, Err(io::Error::from_raw_os_error(libc::EINVAL)));
+            assert_eq!((io.stats.bytes_sent, io.stats.segmentation), (bytes_sent, segmentation));
+        }
+        assert_eq!(io.stats.transmit_errors.total(), 1);
     }
 }

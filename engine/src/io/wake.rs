@@ -25,7 +25,7 @@ struct Shared {
 }
 
 impl Waker {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         // Blocking on purpose: a ring waits for input on a blocking file by itself, and the epoll
         // backend reads only after readiness was reported.
         let eventfd = eventfd(0, EventfdFlags::CLOEXEC)?;

@@ -94,6 +94,14 @@ impl OpenFile {
         }
     }
 
+    /// Whether the file reaches to `end` now: asked after bytes up to there were copied out of it.
+    ///
+    /// A truncation lowers the size before it clears the rest of the last page, and a read that found the old size may
+    /// copy those zeros. A size that is intact after the copy says that there were none.
+    pub fn reaches(&self, end: u64) -> bool {
+        size_now(&self.fd).is_ok_and(|size| size >= end)
+    }
+
     /// Lends a range of the file as memory, without a copy.
     ///
     /// The range is clipped to the size the file has now and to [`MAP_BYTES_MAX`]; past the end it

@@ -5,7 +5,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, Statx, fstatfs, openat, openat2, readlinkat};
+use rustix::fs::{
+    CWD, Mode, OFlags, ResolveFlags, Statx, fcntl_getfl, fcntl_setfl, fstatfs, openat, openat2, readlinkat,
+};
 use rustix::io::Errno;
 
 use super::attr::{Attr, FileId, FileKind, Origin, device, statx_fd};
@@ -168,6 +170,11 @@ impl Share {
             Blocking::CachedOnly => OFlags::NONBLOCK,
         };
         let file = self.reopen(&handle, wait)?;
+        if blocking == Blocking::CachedOnly {
+            // It was for the opening. Left on, a ring's reads fail with EAGAIN before Linux 6.5 where they would wait
+            // for the disk, and later wait for it inside the shard's system call.
+            fcntl_setfl(&file, fcntl_getfl(&file)?.difference(OFlags::NONBLOCK))?;
+        }
         let opened = statx_fd(&file)?;
         let inode = (device(&opened), opened.stx_ino);
         if inode != (device(&stat), stat.stx_ino) {

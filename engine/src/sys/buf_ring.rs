@@ -34,6 +34,8 @@ pub(crate) struct BufRing {
     slot_bytes: usize,
     /// By buffer id; `None` while the slot's bytes are out with us.
     slots: Box<[Option<BytesMut>]>,
+    /// The kernel may look at the entries, and write to the slots they name.
+    registered: bool,
 }
 
 impl BufRing {
@@ -53,17 +55,24 @@ impl BufRing {
         let Some(entries) = NonNull::new(memory.cast::<BufRingEntry>()) else {
             handle_alloc_error(layout);
         };
-        let ring = Self { entries, layout, count, tail: 0, slot_bytes, slots: (0..count).map(|_| None).collect() };
+        let slots = (0..count).map(|_| None).collect();
+        let mut ring = Self { entries, layout, count, tail: 0, slot_bytes, slots, registered: false };
         let address = entries.as_ptr().expose_provenance() as u64;
-        // SAFETY: `address` is page-aligned memory of `count` entries owned by `ring`, which frees
-        // it only after `unregister`, or never (`Ring::drop`).
+        // SAFETY: `address` is page-aligned memory of `count` entries owned by `ring`, which frees it only if this
+        // fails, or after an `unregister` that did not (`BufRing::drop`).
         unsafe { uring.submitter().register_buf_ring_with_flags(address, count, BUFFER_GROUP, 0) }?;
+        ring.registered = true;
         Ok(ring)
     }
 
-    /// Tells the kernel to forget the ring; to be called before the drop.
-    pub(crate) fn unregister(&self, uring: &IoUring) -> io::Result<()> {
-        uring.submitter().unregister_buf_ring(BUFFER_GROUP)
+    /// Tells the kernel to forget the ring; to be called before the drop, which leaks entries and slots otherwise.
+    ///
+    /// # Errors
+    /// What the kernel says; it may go on using the ring then.
+    pub(crate) fn unregister(&mut self, uring: &IoUring) -> io::Result<()> {
+        uring.submitter().unregister_buf_ring(BUFFER_GROUP)?;
+        self.registered = false;
+        Ok(())
     }
 
     /// Puts an empty slot under a vacant buffer id; the kernel sees it at the next [`publish`].
@@ -121,8 +130,41 @@ impl BufRing {
 
 impl Drop for BufRing {
     fn drop(&mut self) {
-        // SAFETY: allocated in `register` with this layout, freed nowhere else; the kernel has
-        // been told to forget it, and holds its own reference to the pages if it has not.
+        if self.registered {
+            // The kernel may read an entry and fill its slot at any time: worth less than what would lie there next.
+            return self.leak_slots();
+        }
+        // SAFETY: allocated in `register` with this layout, freed nowhere else; the kernel never took it over, or has
+        // said that it let go of it, as `registered` is false.
         unsafe { dealloc(self.entries.as_ptr().cast(), self.layout) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SLOT_BYTES: usize = 4096;
+
+    /// Whether a ring with one slot gives its memory back, when it was unregistered from `mine` or from another ring.
+    fn frees(mine: &IoUring, unregistered_from: &IoUring) -> bool {
+        let mut ring = BufRing::register(mine, 1, SLOT_BYTES).expect("io_uring works here");
+        let mut slot = BytesMut::with_capacity(2 * SLOT_BYTES);
+        let mut beside = slot.split_off(SLOT_BYTES);
+        ring.provide(0, slot);
+        ring.publish();
+        let unregistered = ring.unregister(unregistered_from);
+        drop(ring);
+        // All of the allocation can be had only once nobody else holds a part of it.
+        let frees = beside.try_reclaim(SLOT_BYTES + 1);
+        assert_eq!(unregistered.is_ok(), frees);
+        frees
+    }
+
+    #[test]
+    fn what_the_kernel_did_not_let_go_of_is_not_freed() {
+        let [mine, other] = [(); 2].map(|()| IoUring::new(4).expect("io_uring works here"));
+        assert!(frees(&mine, &mine));
+        assert!(!frees(&mine, &other), "the other ring knows no such buffers");
     }
 }

@@ -73,7 +73,7 @@ impl fmt::Display for UringReport {
 pub fn probe_uring() -> Result<UringReport, UringUnavailable> {
     let (uring, report) = build(PROBE_ENTRIES, PROBE_ENTRIES)?;
     super::buf_ring::BufRing::register(&uring, 1, 1)
-        .and_then(|ring| ring.unregister(&uring))
+        .and_then(|mut ring| ring.unregister(&uring))
         .map_err(|_| UringUnavailable::TooOld("provided-buffer rings"))?;
     Ok(report)
 }

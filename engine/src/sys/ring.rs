@@ -358,7 +358,7 @@ impl Drop for Ring {
             self.buffers.leak_slots();
         }
         if let Err(error) = self.buffers.unregister(&self.uring) {
-            tracing::error!(%error, "the buffer ring could not be unregistered");
+            tracing::error!(%error, "the buffer ring could not be unregistered; leaking its memory");
         }
         // A closed ring is torn down later, by a kernel worker; its files are to be closed now.
         if let Err(error) = self.uring.submitter().unregister_files() {

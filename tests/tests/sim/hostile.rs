@@ -450,6 +450,43 @@ fn a_greedy_device_takes_half_of_the_open_files_and_no_more() {
 }
 
 #[test]
+fn an_open_that_is_given_up_leaves_no_file_open() {
+    seeds("an_open_that_is_given_up_leaves_no_file_open", 5, |seed| {
+        let mut scene = Scene::inside(seed);
+        let (bad, control) = (scene.bad, scene.control);
+        let open = Request::Open { path: b"large".to_vec(), inline_max: 0, hash: false };
+        let mut given_up = 0;
+        for _ in 0..3 * OPEN_FILES_MAX {
+            let stream = scene.send(frame(&open));
+            let wait = Duration::from_micros(scene.world.rng.below(1_000));
+            scene.world.run_for(wait);
+            let told = scene.world.raws[bad].stream(stream).clone();
+            if !told.is_over() {
+                scene.world.raws[bad].abandon(stream);
+                given_up += 1;
+                continue;
+            }
+            let answer = told.message();
+            let Some(Response::Opened { handle, .. }) = answer else { panic!("seed {seed}: {answer:?}") };
+            scene.world.raws[bad].write(control, encode(&Control::Close { handle }), false);
+            scene.world.raws[bad].forget(stream);
+        }
+        assert!(given_up > OPEN_FILES_MAX / 2, "seed {seed}: {given_up}");
+        scene.world.run_for(Duration::from_secs(1));
+        // There is as much room as at the start, and what was told stays open.
+        let handles: Vec<_> = std::iter::from_fn(|| match scene.ask(&open) {
+            Response::Opened { handle, .. } => Some(handle),
+            _ => None,
+        })
+        .collect();
+        assert_eq!(handles.len(), OPEN_FILES_MAX / 2, "seed {seed}");
+        let read = Request::Read { handle: handles[0], offset: 0, length: 1 };
+        assert!(matches!(scene.ask(&read), Response::Data { data: 1, .. }), "seed {seed}");
+        scene.goes_on();
+    });
+}
+
+#[test]
 fn a_device_has_so_many_sessions_and_no_more() {
     seeds("a_device_has_so_many_sessions_and_no_more", 5, |seed| {
         let mut world = World::quiet(seed);

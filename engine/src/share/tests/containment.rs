@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{CWD, Mode, OFlags, RenameFlags, mkdirat, openat, renameat_with};
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags, fcntl_getfl, mkdirat, openat, renameat_with};
 
 use super::*;
 use crate::share::{FileKind, ShareError};
@@ -171,4 +171,18 @@ fn what_is_not_in_the_cache_is_left_to_a_worker() {
     // A name that no one ever looked up is not in the cache, not even as missing.
     assert_eq!(share.attr(&path(b"unknown"), Blocking::CachedOnly), Err(FsError::WOULD_BLOCK));
     assert_eq!(share.attr(&path(b"unknown"), Blocking::Allowed), Err(FsError::NOT_FOUND));
+}
+
+/// Its mark is for the opening alone: before Linux 6.5 a ring takes it to mean that a read must not wait for the disk.
+#[test]
+fn what_a_shard_opened_reads_as_patiently_as_what_a_worker_opened() {
+    let folder = tempfile::tempdir().expect("folder");
+    fs::write(folder.path().join("file"), OUTSIDE).expect("write");
+    let share = open(folder.path());
+    let flags = |blocking| {
+        let file = share.open_file(&path(b"file"), blocking).expect("opened");
+        fcntl_getfl(file.fd()).expect("flags of an open file")
+    };
+    assert!(!flags(Blocking::CachedOnly).contains(OFlags::NONBLOCK));
+    assert_eq!(flags(Blocking::CachedOnly), flags(Blocking::Allowed));
 }
