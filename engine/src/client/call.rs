@@ -28,6 +28,12 @@ pub struct FileKey {
     serial: u64,
 }
 
+#[cfg(test)]
+impl FileKey {
+    /// A file that no client has open.
+    pub(crate) const NONE: Self = Self { index: usize::MAX, serial: 0 };
+}
+
 /// What can be asked of a host. Paths are '/'-joined and relative to the share; the empty path is its root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ask {

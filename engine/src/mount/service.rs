@@ -217,7 +217,7 @@ impl MountService {
                         let attr = attr_to_vfs(&attr);
                         if attr.id == id {
                             self.files.insert(fh, file);
-                            self.fetches.insert_whole(attr.id.ino, attr.version, &data);
+                            self.fetches.insert_whole(attr.id.ino, attr.version, attr.size, &data);
                             Ok(vfs::Answer::Opened(attr))
                         } else {
                             self.client.close_file(node, file);
@@ -324,40 +324,21 @@ impl Service for MountService {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::ClientOptions;
-    use crate::trust::NodeKey;
+    use crate::mount::fixture::{TIMEOUT, unheard};
     use crossbeam_channel::{Receiver, bounded};
-    use std::time::Duration;
-    use transport::tuning::Tuning;
-    use transport::{Identity, NodeOptions, Role};
 
     /// A service whose client gives up at once, before its first welcome or after it; what it told.
     fn gives_up(is_welcomed: bool) -> (Receiver<Result<Joined, ClientError>>, Receiver<ServiceEvent>) {
-        let key = NodeKey::generate().unwrap();
-        let identity = Identity::from_pkcs8(key.pkcs8_der()).unwrap();
-        let tuning = Tuning::default();
-        let options =
-            NodeOptions { identity: &identity, role: Role::Client, tuning, shard: 0, shards: 1, seed: Some([7; 32]) };
-        let mut node = Node::new(options).unwrap();
-        let (now, timeout) = (Instant::now(), Duration::from_secs(1));
-        let client = ClientOptions {
-            addresses: vec!["127.0.0.1:1".parse().unwrap()],
-            code: None,
-            device: String::new(),
-            key: identity.public(),
-            trusted: Vec::new(),
-            known_at: BTreeMap::new(),
-            timeout,
-        };
+        let now = Instant::now();
+        let (client, mut node) = unheard(now);
         let (_, l1) = cache::l1(cache::L1Config { bytes_max: 16 << 20, seed: 7 }).unwrap();
         let (first, joined) = bounded(1);
         let (events, receiver) = bounded(8);
-        let client = Client::new(now, client);
         let mut service = MountService::new(client, TreeOptions::CLOSE_TO_OPEN, l1, first, events);
         if is_welcomed {
             service.first = None;
         }
-        service.handle_timeout(now + timeout, &mut node);
+        service.handle_timeout(now + TIMEOUT, &mut node);
         (joined, receiver)
     }
 
