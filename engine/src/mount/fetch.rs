@@ -12,11 +12,14 @@ use std::time::Instant;
 use transport::Node;
 use vfs::{DataReply, Errno, ReadOp};
 
-/// Chunks on their way at once; 64 MiB, the kernel's 64 background requests. Reads beyond it are refused with EBUSY only
-/// when as many more wait, which the kernel's own bounds do not allow.
-const FETCHES_MAX: usize = 96;
-/// Chunks fetched ahead of any read at most, so that waiting reads always find room.
+/// Chunks on their way beyond which none is fetched ahead of its reads: 48 MiB fill 10 Gbit/s over 40 ms. What reads
+/// wait for is bounded by `cache::flight::FLIGHTS_MAX` and by memory: that of the cache, and then [`PLAIN_MAX`].
+const AHEAD_FETCHES_MAX: usize = 48;
+/// Chunks that one read has fetched ahead at most.
 const AHEAD_MAX: usize = 8;
+/// Chunks on their way that found every frame held; 256 MiB beside the cache. Reads that need one more are refused with
+/// EBUSY. The kernel's 128 background requests stay below it, even where each spans two chunks.
+const PLAIN_MAX: usize = 256;
 /// Bytes that come in before waiting reads are looked at again.
 const ANSWER_STEP_BYTES: usize = 64 << 10;
 /// Files up to this size are kept in small frames.
@@ -158,9 +161,9 @@ impl Fetches {
                         self.begin(now, client, node, file, key, op.ino, op.size);
                     } else {
                         self.answer_early(key);
-                        if !self.reads.contains_key(&read) {
-                            return;
-                        }
+                    }
+                    if !self.reads.contains_key(&read) {
+                        return;
                     }
                 }
                 Err(_) => return self.fail_read(read, Errno::EBUSY),
@@ -187,7 +190,7 @@ impl Fetches {
         for &chunk in chunks.iter().take(AHEAD_MAX) {
             let Ok(index) = u32::try_from(chunk) else { return };
             let key = ChunkKey { file: ino, version, index, class: FrameClass::Large };
-            if self.fetches.len() >= FETCHES_MAX / 2 || chunk * key.class.bytes() as u64 >= size {
+            if self.fetches.len() >= AHEAD_FETCHES_MAX || chunk * key.class.bytes() as u64 >= size {
                 return;
             }
             if reader.peek(&key).is_none() && self.flights.lead(key) == Ok(true) {
@@ -196,6 +199,7 @@ impl Fetches {
         }
     }
 
+    /// Fetches a chunk whose flight is open; where there is no memory for it, whoever waits is refused.
     #[allow(clippy::too_many_arguments, reason = "one call site's locals; a struct would only rename them")]
     fn begin(
         &mut self,
@@ -212,10 +216,20 @@ impl Fetches {
         let length = usize::try_from((size - offset).min(bytes as u64)).expect("bounded by a frame");
         let buffer = match self.l1.allocate(key.class) {
             Some(frame) => Buffer::Frame(frame),
-            None => Buffer::Plain(vec![0; length]),
+            None if self.plain() < PLAIN_MAX => Buffer::Plain(vec![0; length]),
+            None => {
+                for read in self.flights.complete(&key) {
+                    self.fail_read(read, Errno::EBUSY);
+                }
+                return;
+            }
         };
         let call = client.call(now, node, Ask::Read { file, offset, length: length as u64 });
         self.fetches.insert(call, Fetch { key, ino, buffer, filled: 0, length, answered_at: 0, found: None });
+    }
+
+    fn plain(&self) -> usize {
+        self.fetches.values().filter(|fetch| matches!(fetch.buffer, Buffer::Plain(_))).count()
     }
 
     /// Data of this call begins (again); tells the tree when the file is not what it thought.
@@ -395,9 +409,14 @@ mod tests {
 
     impl Bench {
         fn new() -> Self {
+            Self::with_frames(16)
+        }
+
+        /// With a cache of so many large frames.
+        fn with_frames(frames: u64) -> Self {
             let now = Instant::now();
             let (client, node) = unheard(now);
-            let (_, l1) = cache::l1(cache::L1Config { bytes_max: 16 << 20, seed: 7 }).unwrap();
+            let (_, l1) = cache::l1(cache::L1Config { bytes_max: frames << 20, seed: 7 }).unwrap();
             Self { now, client, node, fetches: Fetches::new(l1) }
         }
 
@@ -460,5 +479,23 @@ mod tests {
         assert_eq!(first.recv().unwrap(), Err(Errno::ESTALE));
         let second = bench.read(new, 0, 200 << 10);
         assert_eq!(second.recv().unwrap(), Ok(vec![2; 100 << 10]), "its last chunk was kept");
+    }
+
+    #[test]
+    fn reads_without_memory_are_refused_and_leave_nothing_behind() {
+        let mut bench = Bench::with_frames(1);
+        let file = (1, 1 << 30);
+        let chunk = |index: usize| (index as u64) << 20;
+        let waiting: Vec<Answered> = (0..=PLAIN_MAX).map(|index| bench.read(file, chunk(index), 1 << 20)).collect();
+        assert!(waiting.iter().all(|answered| answered.is_empty()), "one frame, and the memory beside it");
+        for _ in 0..2 {
+            let refused = bench.read(file, chunk(PLAIN_MAX + 1), 1 << 20);
+            assert_eq!(refused.try_recv(), Ok(Err(Errno::EBUSY)));
+        }
+        let joined = bench.read(file, chunk(PLAIN_MAX), 4096);
+        assert!(joined.is_empty(), "what is on its way serves all");
+        assert_eq!(bench.fetches.fetches.len(), PLAIN_MAX + 1);
+        bench.fetches.fail_all(Errno::EIO);
+        assert_eq!(joined.try_recv(), Ok(Err(Errno::EIO)));
     }
 }
