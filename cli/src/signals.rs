@@ -1,4 +1,6 @@
-//! SIGINT, SIGTERM and SIGHUP: the first asks for an orderly end, a SIGINT after it ends the run at once.
+//! SIGINT, SIGTERM and SIGHUP: each asks for an orderly end, a SIGINT after another ends the run at once.
+//!
+//! Each, since an orderly end can fail, as that of a mount that another one lies over, and be possible later.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +10,7 @@ use signal_hook::iterator::Signals;
 
 use crate::exit::{Exit, Failure};
 
-type Action = Box<dyn FnOnce() + Send>;
+type Action = Box<dyn FnMut() + Send>;
 
 /// What a signal does, for the rest of the run.
 ///
@@ -44,17 +46,10 @@ impl Interrupts {
         std::thread::Builder::new()
             .name("signals".into())
             .spawn(move || {
-                let mut is_ending = false;
+                let mut ending = Ending::default();
                 for signal in signals.forever() {
-                    // Bound first: holding the lock while acting would deadlock with `arm`.
-                    let action = armed.lock().unwrap_or_else(PoisonError::into_inner).take();
-                    match action {
-                        Some(action) if !is_ending => {
-                            is_ending = true;
-                            action();
-                        }
-                        _ if is_ending && signal != SIGINT => {}
-                        _ => exit_interrupted(),
+                    if !ending.on_signal(signal, &armed) {
+                        exit_interrupted();
                     }
                 }
             })
@@ -62,14 +57,37 @@ impl Interrupts {
         Ok(interrupts)
     }
 
-    /// Makes the first signal from now on call `action` instead.
-    pub fn arm(&self, action: impl FnOnce() + Send + 'static) {
+    /// Makes signals from now on call `action` instead, which must be harmless when it has done its work.
+    pub fn arm(&self, action: impl FnMut() + Send + 'static) {
         *self.armed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(action));
     }
 
-    /// Makes the first signal end the run again.
+    /// Makes a signal end the run again.
     pub fn disarm(&self) {
         *self.armed.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+/// How far the run is on its way to the end.
+#[derive(Default)]
+struct Ending {
+    is_begun: bool,
+}
+
+impl Ending {
+    /// Acts on a signal; false when the run is to end at once.
+    fn on_signal(&mut self, signal: i32, armed: &Mutex<Option<Action>>) -> bool {
+        if self.is_begun && signal == SIGINT {
+            return false;
+        }
+        // Taken out: holding the lock while acting would deadlock with `arm`.
+        let action = armed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut action) = action else { return self.is_begun };
+        self.is_begun = true;
+        action();
+        // Back for the next signal, unless another was armed meanwhile.
+        armed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(action);
+        true
     }
 }
 
@@ -95,6 +113,36 @@ fn ignored_mask(status: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// An orderly end that counts how often it was asked for.
+    fn counted() -> (Mutex<Option<Action>>, Arc<AtomicUsize>) {
+        let count = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&count);
+        let action: Action = Box::new(move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+        });
+        (Mutex::new(Some(action)), count)
+    }
+
+    #[test]
+    fn an_orderly_end_that_failed_can_be_asked_for_again() {
+        let (armed, count) = counted();
+        let mut ending = Ending::default();
+        for asked in 1..=3 {
+            assert!(ending.on_signal(SIGTERM, &armed));
+            assert_eq!(count.load(Ordering::Relaxed), asked);
+        }
+        assert!(!ending.on_signal(SIGINT, &armed), "whoever presses ^C then wants out");
+        assert_eq!(count.load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    fn unarmed_the_first_signal_ends_the_run() {
+        assert!(!Ending::default().on_signal(SIGTERM, &Mutex::new(None)));
+        let (armed, _) = counted();
+        assert!(Ending::default().on_signal(SIGINT, &armed), "the first ^C is an orderly end");
+    }
 
     #[test]
     fn the_mask_counts_from_signal_one() {

@@ -12,6 +12,8 @@
 
 mod backend;
 mod fetch;
+#[cfg(test)]
+mod fixture;
 mod service;
 mod start;
 

@@ -38,6 +38,12 @@ pub enum NoticeRefused {
 }
 
 impl Notifier {
+    /// A notifier without a kernel: notices arrive at the receiver, who completes them.
+    pub fn channel() -> (Self, Receiver<Notice>) {
+        let (notices, incoming) = bounded(NOTICES_MAX);
+        (Self { notices }, incoming)
+    }
+
     /// Queues a notice; it is completed once the kernel has heard it. Never blocks.
     ///
     /// Notices are delivered in the order of the calls.
@@ -76,11 +82,11 @@ impl NotifierThread {
 
 /// Starts the thread.
 pub(crate) fn start(kernel: fuser::Notifier) -> io::Result<(Notifier, NotifierThread)> {
-    let (notices, incoming) = bounded(NOTICES_MAX);
+    let (notifier, incoming) = Notifier::channel();
     let (running, stopped) = bounded(0);
     let thread =
         std::thread::Builder::new().name("vfs-notify".to_owned()).spawn(move || run(&kernel, &incoming, &stopped))?;
-    Ok((Notifier { notices }, NotifierThread { running, thread }))
+    Ok((notifier, NotifierThread { running, thread }))
 }
 
 fn run(kernel: &fuser::Notifier, incoming: &Receiver<Notice>, stopped: &Receiver<()>) {

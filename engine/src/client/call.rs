@@ -28,6 +28,12 @@ pub struct FileKey {
     serial: u64,
 }
 
+#[cfg(test)]
+impl FileKey {
+    /// A file that no client has open.
+    pub(crate) const NONE: Self = Self { index: usize::MAX, serial: 0 };
+}
+
 /// What can be asked of a host. Paths are '/'-joined and relative to the share; the empty path is its root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ask {
@@ -416,7 +422,12 @@ impl Calls {
         let call = self.get_mut(id);
         let head = call.head.take().expect("an answered call has a head");
         if let Response::Error { errno } = head {
-            return Err(CallError::Errno(errno));
+            // The reads that wait for a reopened file ask nothing about its path: it is not the file they know.
+            let is_gone = matches!(errno, libc::ENOENT | libc::ENOTDIR | libc::EISDIR | libc::ELOOP);
+            return Err(match call.purpose {
+                Purpose::Reopen(_) if is_gone => CallError::Stale,
+                _ => CallError::Errno(errno),
+            });
         }
         let unasked = Err(CallError::Errno(libc::EPROTO));
         match (&call.purpose, head) {
@@ -437,12 +448,12 @@ impl Calls {
                 Ok(Answer::Opened { file, attr, hash })
             }
             (&Purpose::Reopen(key), Response::Opened { handle, attr, .. }) => {
-                let Some(open) = self.files.get_mut(key.index).filter(|open| open.serial == key.serial) else {
-                    return Err(CallError::Cancelled);
-                };
-                if open.id != attr.id {
+                let open = self.files.get_mut(key.index).filter(|open| open.serial == key.serial);
+                let Some(open) = open.filter(|open| open.id == attr.id) else {
+                    // The host holds open what nobody here will name again.
+                    self.closed.extend((handle != 0).then_some(handle));
                     return Err(CallError::Stale);
-                }
+                };
                 // Asked without bytes, so it must stay open; reads behind it would ask for ever otherwise.
                 if handle == 0 {
                     return unasked;
@@ -496,6 +507,7 @@ pub(super) fn begin(call: CallId, head: &Response) -> Option<Output> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use transport::wire::{Attr, Kind, Timestamp};
 
     #[test]
     fn handles_of_a_lost_connection_are_not_closed_on_the_next() {
@@ -509,5 +521,52 @@ mod tests {
         calls.remove(read);
         calls.on_lost();
         assert_eq!(calls.pop_closed(), None, "the handle went with its connection");
+    }
+
+    /// A read of file 1 after a reconnect, and the answer that the host gives to its being opened again.
+    fn reopened(answer: Response) -> (Calls, Result<Answer, CallError>) {
+        let now = Instant::now();
+        let mut calls = Calls::default();
+        let file = calls.insert_file(b"file".to_vec(), FileId { ino: 1, birth_ns: 0 }, None);
+        let read = calls.insert(Ask::Read { file, offset: 0, length: 1 }, now, now);
+        assert!(matches!(calls.request_for(read), Ready::AwaitsOpen));
+        let reopen = calls.front_waiting().expect("the file is opened first");
+        calls.get_mut(reopen).head = Some(answer);
+        let result = calls.answer(reopen);
+        let call = calls.remove(reopen).unwrap();
+        assert_eq!(calls.on_reopened(&call, &result), Some(vec![read]), "the read fails with it");
+        (calls, result)
+    }
+
+    #[test]
+    fn another_file_under_a_path_is_stale_and_closed() {
+        let time = Timestamp { seconds: 0, nanoseconds: 0 };
+        let attr = Attr {
+            id: FileId { ino: 2, birth_ns: 0 },
+            kind: Kind::File,
+            mode: 0o644,
+            nlink: 1,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            size: 1,
+            blocks: 8,
+            atime: time,
+            mtime: time,
+            ctime: time,
+            version: 1,
+        };
+        let (mut calls, result) = reopened(Response::Opened { handle: 7, attr, data: 0, hash: None });
+        assert_eq!(result, Err(CallError::Stale));
+        assert_eq!(calls.pop_closed(), Some(7), "the host must not keep it open for nobody");
+    }
+
+    #[test]
+    fn a_path_that_names_no_file_any_more_is_stale() {
+        for errno in [libc::ENOENT, libc::ENOTDIR, libc::EISDIR, libc::ELOOP] {
+            assert_eq!(reopened(Response::Error { errno }).1, Err(CallError::Stale), "{errno}");
+        }
+        let denied = reopened(Response::Error { errno: libc::EACCES }).1;
+        assert_eq!(denied, Err(CallError::Errno(libc::EACCES)), "docs/semantics.md promises it");
     }
 }

@@ -44,32 +44,39 @@ impl Backend for MountBackend {
     }
 
     fn read_cached(&self, view: OpenView, offset: u64, length: u32, reply: DataReply) -> Option<DataReply> {
-        let end = offset.saturating_add(length.into()).min(view.size);
-        if offset >= end {
-            reply.data(&[]);
-            return None;
-        }
-        // The whole span, or nothing: a miss in the middle goes to the shard with all of it.
-        let mut frames: [Option<(Frame, usize, usize)>; SPAN_MAX] = [const { None }; SPAN_MAX];
-        let mut count = 0;
-        let mut at = offset;
-        while at < end {
-            let Some(found) = find(&self.l1, view, at, end) else { return Some(reply) };
-            at += (found.2 - found.1) as u64;
-            *frames.get_mut(count)? = Some(found);
-            count += 1;
-        }
-        let mut parts = frames[..count].iter().flatten().map(|(frame, from, to)| &frame[*from..*to]);
-        match (parts.next(), count) {
-            (Some(only), 1) => reply.data(only),
-            (first, _) => GATHER.with_borrow_mut(|gather| {
-                gather.clear();
-                first.into_iter().chain(parts).for_each(|part| gather.extend_from_slice(part));
-                reply.data(gather);
-            }),
-        }
-        None
+        answer(&self.l1, view, offset, length, reply)
     }
+}
+
+/// Answers a read from memory; hands the reply back where that is not possible.
+fn answer(l1: &L1Reader, view: OpenView, offset: u64, length: u32, reply: DataReply) -> Option<DataReply> {
+    let end = offset.saturating_add(length.into()).min(view.size);
+    if offset >= end {
+        reply.data(&[]);
+        return None;
+    }
+    // The whole span, or nothing: a miss in the middle goes to the shard with all of it.
+    let mut frames: [Option<(Frame, usize, usize)>; SPAN_MAX] = [const { None }; SPAN_MAX];
+    let mut count = 0;
+    let mut at = offset;
+    while at < end {
+        // A span of more frames than fit goes there, too.
+        let Some(place) = frames.get_mut(count) else { return Some(reply) };
+        let Some(found) = find(l1, view, at, end) else { return Some(reply) };
+        at += (found.2 - found.1) as u64;
+        *place = Some(found);
+        count += 1;
+    }
+    let mut parts = frames[..count].iter().flatten().map(|(frame, from, to)| &frame[*from..*to]);
+    match (parts.next(), count) {
+        (Some(only), 1) => reply.data(only),
+        (first, _) => GATHER.with_borrow_mut(|gather| {
+            gather.clear();
+            first.into_iter().chain(parts).for_each(|part| gather.extend_from_slice(part));
+            reply.data(gather);
+        }),
+    }
+    None
 }
 
 thread_local! {
@@ -83,7 +90,9 @@ fn find(l1: &L1Reader, view: OpenView, at: u64, end: u64) -> Option<(Frame, usiz
         let bytes = class.bytes() as u64;
         let Ok(index) = u32::try_from(at / bytes) else { continue };
         let key = ChunkKey { file: view.file, version: view.version, index, class };
-        let Some(frame) = l1.lookup(&key) else { continue };
+        // One use of a chunk for each pass over it, in however many reads: see `L1Reader::peek`.
+        let found = if at.is_multiple_of(bytes) { l1.lookup(&key) } else { l1.peek(&key) };
+        let Some(frame) = found else { continue };
         let from = usize::try_from(at % bytes).expect("frames fit memory");
         let to = usize::try_from((end - u64::from(index) * bytes).min(frame.len() as u64)).expect("frames fit memory");
         if from < to {
@@ -95,3 +104,55 @@ fn find(l1: &L1Reader, view: OpenView, at: u64, end: u64) -> Option<(Frame, usiz
 
 /// The errno of a mount whose service has ended.
 pub(super) const ENDED: Errno = Errno::ENOTCONN;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cache::{L1Config, L1Writer};
+
+    const SMALL_BYTES: usize = FrameClass::Small.bytes();
+    const LARGE_BYTES: usize = FrameClass::Large.bytes();
+
+    /// A cache with the first `count` chunks of file 1, each filled with its number.
+    fn cached(class: FrameClass, count: u32) -> L1Writer {
+        let (_, mut l1) = cache::l1(L1Config { bytes_max: 16 << 20, seed: 7 }).unwrap();
+        for index in 0..count {
+            let mut frame = l1.allocate(class).unwrap();
+            frame.fill(u8::try_from(index).unwrap());
+            let key = ChunkKey { file: 1, version: 1, index, class };
+            l1.insert(key, frame, u32::try_from(class.bytes()).unwrap());
+        }
+        l1
+    }
+
+    fn view(size: usize) -> OpenView {
+        OpenView { file: 1, version: 1, size: size as u64 }
+    }
+
+    #[test]
+    fn a_read_of_more_frames_than_fit_goes_to_the_shard() {
+        let frames = u32::try_from(SPAN_MAX).unwrap() + 1;
+        let (l1, size) = (cached(FrameClass::Small, frames), (SPAN_MAX + 1) * SMALL_BYTES);
+        for (length, is_answered) in [(size - SMALL_BYTES, true), (size, false)] {
+            let (reply, answered) = DataReply::channel();
+            let back = answer(&l1.reader(), view(size), 0, u32::try_from(length).unwrap(), reply);
+            assert_eq!(back.is_none(), is_answered, "{length} bytes");
+            assert_eq!(answered.try_recv().is_ok(), is_answered, "{length} bytes: an answer, or the reply");
+        }
+    }
+
+    #[test]
+    fn a_pass_over_a_file_uses_each_chunk_once() {
+        let (l1, size) = (cached(FrameClass::Large, 2), 2 * LARGE_BYTES);
+        let reader = l1.reader();
+        let step = 128 << 10;
+        for offset in (0..size).step_by(step) {
+            let (reply, answered) = DataReply::channel();
+            let back = answer(&reader, view(size), offset as u64, u32::try_from(step).unwrap(), reply);
+            assert!(back.is_none());
+            let chunk = u8::try_from(offset / LARGE_BYTES).unwrap();
+            assert_eq!(answered.recv().unwrap(), Ok(vec![chunk; step]));
+        }
+        assert_eq!(reader.stats().hits, 2);
+    }
+}

@@ -12,11 +12,14 @@ use std::time::Instant;
 use transport::Node;
 use vfs::{DataReply, Errno, ReadOp};
 
-/// Chunks on their way at once; 64 MiB, the kernel's 64 background requests. Reads beyond it are refused with EBUSY only
-/// when as many more wait, which the kernel's own bounds do not allow.
-const FETCHES_MAX: usize = 96;
-/// Chunks fetched ahead of any read at most, so that waiting reads always find room.
+/// Chunks on their way beyond which none is fetched ahead of its reads: 48 MiB fill 10 Gbit/s over 40 ms. What reads
+/// wait for is bounded by `cache::flight::FLIGHTS_MAX` and by memory: that of the cache, and then [`PLAIN_MAX`].
+const AHEAD_FETCHES_MAX: usize = 48;
+/// Chunks that one read has fetched ahead at most.
 const AHEAD_MAX: usize = 8;
+/// Chunks on their way that found every frame held; 256 MiB beside the cache. Reads that need one more are refused with
+/// EBUSY. The kernel's 128 background requests stay below it, even where each spans two chunks.
+const PLAIN_MAX: usize = 256;
 /// Bytes that come in before waiting reads are looked at again.
 const ANSWER_STEP_BYTES: usize = 64 << 10;
 /// Files up to this size are kept in small frames.
@@ -116,9 +119,9 @@ impl Fetches {
     }
 
     /// Puts a whole small file, which came with its open, where its reads will look for it.
-    pub(super) fn insert_whole(&mut self, ino: u64, version: u64, data: &[u8]) {
+    pub(super) fn insert_whole(&mut self, ino: u64, version: u64, size: u64, data: &[u8]) {
         let class = FrameClass::Small;
-        if data.is_empty() || data.len() > class.bytes() {
+        if data.is_empty() || data.len() > class.bytes() || data.len() as u64 != size {
             return;
         }
         let key = ChunkKey { file: ino, version, index: 0, class };
@@ -145,8 +148,10 @@ impl Fetches {
         let reader = self.l1.reader();
         for index in first..=last {
             let key = ChunkKey { file: op.ino, version: op.version, index, class };
-            if let Some(frame) = reader.peek(&key) {
-                waiting(&mut self.reads, read).parts.insert(u64::from(index) * bytes, Part::Frame(frame));
+            let begin = u64::from(index) * bytes;
+            if let Some(frame) = reader.peek(&key).filter(|frame| begin + frame.len() as u64 >= end.min(begin + bytes))
+            {
+                waiting(&mut self.reads, read).parts.insert(begin, Part::Frame(frame));
                 continue;
             }
             match self.flights.join(key, read) {
@@ -156,9 +161,9 @@ impl Fetches {
                         self.begin(now, client, node, file, key, op.ino, op.size);
                     } else {
                         self.answer_early(key);
-                        if !self.reads.contains_key(&read) {
-                            return;
-                        }
+                    }
+                    if !self.reads.contains_key(&read) {
+                        return;
                     }
                 }
                 Err(_) => return self.fail_read(read, Errno::EBUSY),
@@ -185,7 +190,7 @@ impl Fetches {
         for &chunk in chunks.iter().take(AHEAD_MAX) {
             let Ok(index) = u32::try_from(chunk) else { return };
             let key = ChunkKey { file: ino, version, index, class: FrameClass::Large };
-            if self.fetches.len() >= FETCHES_MAX / 2 || chunk * key.class.bytes() as u64 >= size {
+            if self.fetches.len() >= AHEAD_FETCHES_MAX || chunk * key.class.bytes() as u64 >= size {
                 return;
             }
             if reader.peek(&key).is_none() && self.flights.lead(key) == Ok(true) {
@@ -194,6 +199,7 @@ impl Fetches {
         }
     }
 
+    /// Fetches a chunk whose flight is open; where there is no memory for it, whoever waits is refused.
     #[allow(clippy::too_many_arguments, reason = "one call site's locals; a struct would only rename them")]
     fn begin(
         &mut self,
@@ -210,10 +216,20 @@ impl Fetches {
         let length = usize::try_from((size - offset).min(bytes as u64)).expect("bounded by a frame");
         let buffer = match self.l1.allocate(key.class) {
             Some(frame) => Buffer::Frame(frame),
-            None => Buffer::Plain(vec![0; length]),
+            None if self.plain() < PLAIN_MAX => Buffer::Plain(vec![0; length]),
+            None => {
+                for read in self.flights.complete(&key) {
+                    self.fail_read(read, Errno::EBUSY);
+                }
+                return;
+            }
         };
         let call = client.call(now, node, Ask::Read { file, offset, length: length as u64 });
         self.fetches.insert(call, Fetch { key, ino, buffer, filled: 0, length, answered_at: 0, found: None });
+    }
+
+    fn plain(&self) -> usize {
+        self.fetches.values().filter(|fetch| matches!(fetch.buffer, Buffer::Plain(_))).count()
     }
 
     /// Data of this call begins (again); tells the tree when the file is not what it thought.
@@ -275,17 +291,23 @@ impl Fetches {
         }
         let begin = u64::from(fetch.key.index) * fetch.key.class.bytes() as u64;
         let come = begin + fetch.filled as u64;
-        // Kept under the version that was sent: the one asked for, unless the file changed under its readers.
-        let key = ChunkKey { version: fetch.found.map_or(fetch.key.version, |(_, version)| version), ..fetch.key };
-        let length = u32::try_from(fetch.filled).expect("bounded by a frame");
-        let part = match fetch.buffer {
-            Buffer::Frame(frame) if length > 0 => Part::Frame(self.l1.insert(key, frame, length)),
-            Buffer::Frame(_) => Part::Plain(Arc::default()),
-            Buffer::Plain(bytes) => Part::Plain(Arc::new(bytes)),
+        let chunk_end = begin + fetch.key.class.bytes() as u64;
+        let part = match (fetch.buffer, fetch.found) {
+            // Kept under the version that was sent: the one asked for, unless the file changed under its readers. Of a
+            // file that grew meanwhile, what was asked for is less than that version's chunk, and is not kept.
+            (Buffer::Frame(frame), Some((size, version))) if fetch.filled > 0 && come == size.min(chunk_end) => {
+                let length = u32::try_from(fetch.filled).expect("bounded by a frame");
+                Part::Frame(self.l1.insert(ChunkKey { version, ..fetch.key }, frame, length))
+            }
+            (Buffer::Frame(frame), _) => Part::Plain(Arc::new(frame[..fetch.filled].to_vec())),
+            (Buffer::Plain(mut bytes), _) => {
+                bytes.truncate(fetch.filled);
+                Part::Plain(Arc::new(bytes))
+            }
         };
         for read in waiters {
             let Some(waiting) = self.reads.get_mut(&read) else { continue };
-            let end_here = waiting.end.min(begin + fetch.key.class.bytes() as u64);
+            let end_here = waiting.end.min(chunk_end);
             // The file has become shorter than its reader knows: zeros or a short read would be bytes that never were.
             if end_here > come {
                 self.fail_read(read, Errno::ESTALE);
@@ -366,5 +388,114 @@ pub(super) fn errno_of(error: &CallError) -> Errno {
         CallError::Cancelled => Errno::ENOTCONN,
         CallError::Over(crate::client::ClientError::Refused(..)) => Errno::new(libc::EACCES),
         CallError::Over(_) => Errno::ENOTCONN,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mount::fixture::unheard;
+    use crossbeam_channel::Receiver;
+    use vfs::FileId;
+
+    type Answered = Receiver<Result<Vec<u8>, Errno>>;
+
+    struct Bench {
+        now: Instant,
+        client: Client,
+        node: Node,
+        fetches: Fetches,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            Self::with_frames(16)
+        }
+
+        /// With a cache of so many large frames.
+        fn with_frames(frames: u64) -> Self {
+            let now = Instant::now();
+            let (client, node) = unheard(now);
+            let (_, l1) = cache::l1(cache::L1Config { bytes_max: frames << 20, seed: 7 }).unwrap();
+            Self { now, client, node, fetches: Fetches::new(l1) }
+        }
+
+        /// Reads from the one file, of which `version` with `size` bytes is known.
+        fn read(&mut self, (version, size): (u64, u64), offset: u64, length: u32) -> Answered {
+            let (reply, answered) = DataReply::channel();
+            let id = FileId { ino: 1, birth_ns: 0 };
+            let (fh, ino, prefetch, sequential) = (1, 1, Vec::new(), true);
+            let op = ReadOp { fh, ino, id, version, size, offset, length, reply, prefetch, sequential };
+            self.fetches.read(self.now, &mut self.client, &mut self.node, FileKey::NONE, op);
+            answered
+        }
+
+        /// The host answers the one fetch under way, with `length` bytes of a file that is now `size` bytes long.
+        fn answer(&mut self, (version, size): (u64, u64), length: usize) -> Option<Newer> {
+            let calls: Vec<CallId> = self.fetches.fetches.keys().copied().collect();
+            let [call] = calls[..] else { panic!("{} fetches are under way", calls.len()) };
+            let newer = self.fetches.on_begin(call, length as u64, size, version);
+            self.fetches.on_data(call, &vec![version as u8; length]);
+            assert!(self.fetches.on_done(call, Ok(())));
+            newer
+        }
+    }
+
+    #[test]
+    fn a_file_that_grew_under_its_reader_is_read_whole() {
+        let (old, new) = ((1, 100 << 10), (2, 200 << 10));
+        let mut bench = Bench::new();
+        let first = bench.read(old, 0, 100 << 10);
+        // The host sends what was asked for, of a file that is longer by now.
+        assert!(bench.answer(new, 100 << 10).is_some());
+        assert_eq!(first.recv().unwrap().unwrap().len(), 100 << 10, "what it knew of is there");
+        assert_eq!(bench.fetches.l1.reader().stats().insertions, 0, "half a chunk is not kept as a whole one");
+        let second = bench.read(new, 0, 200 << 10);
+        bench.answer(new, 200 << 10);
+        assert_eq!(second.recv().unwrap(), Ok(vec![2; 200 << 10]));
+        let third = bench.read(new, 0, 200 << 10);
+        assert_eq!(third.recv().unwrap(), Ok(vec![2; 200 << 10]), "kept");
+    }
+
+    #[test]
+    fn a_frame_that_is_too_short_for_a_read_is_fetched_anew() {
+        // Two writes within one tick of the host's clock: another size, the same version.
+        let (old, new) = ((1, 100 << 10), (1, 200 << 10));
+        let mut bench = Bench::new();
+        let first = bench.read(old, 0, 100 << 10);
+        bench.answer(old, 100 << 10);
+        assert_eq!(first.recv().unwrap().unwrap().len(), 100 << 10);
+        let second = bench.read(new, 0, 200 << 10);
+        bench.answer(new, 200 << 10);
+        assert_eq!(second.recv().unwrap(), Ok(vec![1; 200 << 10]));
+    }
+
+    #[test]
+    fn a_file_that_shrank_under_its_reader_is_stale_and_then_as_it_is() {
+        let (old, new) = ((1, 200 << 10), (2, 100 << 10));
+        let mut bench = Bench::new();
+        let first = bench.read(old, 0, 200 << 10);
+        assert!(bench.answer(new, 100 << 10).is_some());
+        assert_eq!(first.recv().unwrap(), Err(Errno::ESTALE));
+        let second = bench.read(new, 0, 200 << 10);
+        assert_eq!(second.recv().unwrap(), Ok(vec![2; 100 << 10]), "its last chunk was kept");
+    }
+
+    #[test]
+    fn reads_without_memory_are_refused_and_leave_nothing_behind() {
+        let mut bench = Bench::with_frames(1);
+        let file = (1, 1 << 30);
+        let chunk = |index: usize| (index as u64) << 20;
+        let waiting: Vec<Answered> = (0..=PLAIN_MAX).map(|index| bench.read(file, chunk(index), 1 << 20)).collect();
+        assert!(waiting.iter().all(|answered| answered.is_empty()), "one frame, and the memory beside it");
+        for _ in 0..2 {
+            let refused = bench.read(file, chunk(PLAIN_MAX + 1), 1 << 20);
+            assert_eq!(refused.try_recv(), Ok(Err(Errno::EBUSY)));
+        }
+        let joined = bench.read(file, chunk(PLAIN_MAX), 4096);
+        assert!(joined.is_empty(), "what is on its way serves all");
+        assert_eq!(bench.fetches.fetches.len(), PLAIN_MAX + 1);
+        bench.fetches.fail_all(Errno::EIO);
+        assert_eq!(joined.try_recv(), Ok(Err(Errno::EIO)));
     }
 }

@@ -12,11 +12,15 @@ use crossbeam_channel::Sender;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use transport::wire::{INLINE_BYTES_MAX, PAGE_ENTRIES_MAX};
 use transport::{ConnId, Event, Node};
 use vfs::notifier::{NoticeRefused, Notifier};
 use vfs::{Call, Errno, HandleTable, Notice, Op, Tree, TreeOptions};
+
+/// How soon a notice is offered again to a notifier that had no room: nothing tells of room, and an open may wait for
+/// the notice. Its thread takes microseconds for one; waiting behind a page lock, as long as the backend for a read.
+const NOTICE_RETRY: Duration = Duration::from_millis(5);
 
 /// Messages to a mount's shard.
 pub(super) enum MountMail {
@@ -58,8 +62,8 @@ pub(super) struct MountService {
     /// The host's open file behind each of the tree's handles.
     files: BTreeMap<u64, FileKey>,
     notifier: Option<Notifier>,
-    /// A notice the notifier had no room for; those behind it wait in the tree.
-    notice: Option<Notice>,
+    /// A notice the notifier had no room for, and when it is offered again; those behind it wait in the tree.
+    notice: Option<(Notice, Instant)>,
     /// Told once: the first welcome, or why there is none.
     first: Option<Sender<Result<Joined, ClientError>>>,
     events: Sender<ServiceEvent>,
@@ -108,15 +112,16 @@ impl MountService {
                     Some(&file) => self.fetches.read(now, &mut self.client, node, file, read),
                     None => read.reply.error(Errno::EBADF),
                 }
-            } else if !self.send_notice() {
+            } else if !self.send_notice(now) {
                 return;
             }
         }
     }
 
     /// Sends the next notice on; false when there is none or no room.
-    fn send_notice(&mut self) -> bool {
-        let waiting = self.notice.take().or_else(|| self.tree.as_mut().and_then(Tree::poll_notice));
+    fn send_notice(&mut self, now: Instant) -> bool {
+        let held = self.notice.take().map(|(notice, _)| notice);
+        let waiting = held.or_else(|| self.tree.as_mut().and_then(Tree::poll_notice));
         let Some(notice) = waiting else { return false };
         let Some(notifier) = &self.notifier else {
             // Nothing is mounted yet, so no kernel holds anything to invalidate.
@@ -130,7 +135,7 @@ impl MountService {
                 true
             }
             Err(NoticeRefused::Full(notice)) => {
-                self.notice = Some(notice);
+                self.notice = Some((notice, now + NOTICE_RETRY));
                 false
             }
         }
@@ -217,7 +222,7 @@ impl MountService {
                         let attr = attr_to_vfs(&attr);
                         if attr.id == id {
                             self.files.insert(fh, file);
-                            self.fetches.insert_whole(attr.id.ino, attr.version, &data);
+                            self.fetches.insert_whole(attr.id.ino, attr.version, attr.size, &data);
                             Ok(vfs::Answer::Opened(attr))
                         } else {
                             self.client.close_file(node, file);
@@ -305,7 +310,8 @@ impl Service for MountService {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        self.client.poll_timeout()
+        let offer_at = self.notice.as_ref().map(|&(_, offer_at)| offer_at);
+        self.client.poll_timeout().into_iter().chain(offer_at).min()
     }
 
     fn poll_file_read(&mut self) -> Option<FileRead> {
@@ -324,40 +330,23 @@ impl Service for MountService {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::ClientOptions;
-    use crate::trust::NodeKey;
+    use crate::mount::fixture::{TIMEOUT, unheard};
     use crossbeam_channel::{Receiver, bounded};
-    use std::time::Duration;
-    use transport::tuning::Tuning;
-    use transport::{Identity, NodeOptions, Role};
+    use vfs::ROOT_INO;
+    use vfs::notifier::NOTICES_MAX;
 
     /// A service whose client gives up at once, before its first welcome or after it; what it told.
     fn gives_up(is_welcomed: bool) -> (Receiver<Result<Joined, ClientError>>, Receiver<ServiceEvent>) {
-        let key = NodeKey::generate().unwrap();
-        let identity = Identity::from_pkcs8(key.pkcs8_der()).unwrap();
-        let tuning = Tuning::default();
-        let options =
-            NodeOptions { identity: &identity, role: Role::Client, tuning, shard: 0, shards: 1, seed: Some([7; 32]) };
-        let mut node = Node::new(options).unwrap();
-        let (now, timeout) = (Instant::now(), Duration::from_secs(1));
-        let client = ClientOptions {
-            addresses: vec!["127.0.0.1:1".parse().unwrap()],
-            code: None,
-            device: String::new(),
-            key: identity.public(),
-            trusted: Vec::new(),
-            known_at: BTreeMap::new(),
-            timeout,
-        };
+        let now = Instant::now();
+        let (client, mut node) = unheard(now);
         let (_, l1) = cache::l1(cache::L1Config { bytes_max: 16 << 20, seed: 7 }).unwrap();
         let (first, joined) = bounded(1);
         let (events, receiver) = bounded(8);
-        let client = Client::new(now, client);
         let mut service = MountService::new(client, TreeOptions::CLOSE_TO_OPEN, l1, first, events);
         if is_welcomed {
             service.first = None;
         }
-        service.handle_timeout(now + timeout, &mut node);
+        service.handle_timeout(now + TIMEOUT, &mut node);
         (joined, receiver)
     }
 
@@ -372,5 +361,49 @@ mod tests {
             matches!(&told[..], [ServiceEvent::Warning { message }] if message.contains("unmount")),
             "an Error would say that the mount ends: {told:?}"
         );
+    }
+
+    #[test]
+    fn a_notice_without_room_is_offered_again_though_nothing_happens() {
+        let now = Instant::now();
+        let (client, mut node) = unheard(now);
+        let (_, l1) = cache::l1(cache::L1Config { bytes_max: 16 << 20, seed: 7 }).unwrap();
+        let mut service = MountService::new(client, TreeOptions::CLOSE_TO_OPEN, l1, bounded(1).0, bounded(8).0);
+        let mut tree = Tree::new(TreeOptions::CLOSE_TO_OPEN, root());
+        for version in 1..=NOTICES_MAX as u64 + 1 {
+            tree.handle_newer_attr(now, ROOT_INO, 0, version);
+        }
+        service.tree = Some(tree);
+        // Nothing comes from a client that is closed.
+        service.client.close(now, &mut node);
+        let (notifier, notices) = Notifier::channel();
+        service.handle_mail(now, &mut node, MountMail::Mounted(notifier));
+        assert_eq!(notices.len(), NOTICES_MAX, "one has no room");
+        let due = service.poll_timeout().expect("it is offered again");
+        assert!(due > now && due <= now + NOTICE_RETRY, "without spinning");
+        service.handle_timeout(due, &mut node);
+        assert_eq!(service.poll_timeout(), Some(due + NOTICE_RETRY), "there is still no room");
+        notices.try_iter().for_each(Notice::complete);
+        service.handle_timeout(due + NOTICE_RETRY, &mut node);
+        assert_eq!((notices.len(), service.poll_timeout()), (1, None));
+    }
+
+    fn root() -> vfs::Attr {
+        let time = vfs::Timestamp::default();
+        vfs::Attr {
+            id: vfs::FileId { ino: ROOT_INO, birth_ns: 0 },
+            kind: vfs::FileKind::Directory,
+            mode: 0o755,
+            nlink: 2,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            size: 0,
+            blocks: 0,
+            atime: time,
+            mtime: time,
+            ctime: time,
+            version: 0,
+        }
     }
 }

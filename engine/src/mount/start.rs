@@ -12,8 +12,8 @@ use crate::status::{ServiceKind, StatusServer};
 use cache::L1Config;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Instant;
 use vfs::TreeOptions;
@@ -42,9 +42,12 @@ pub struct MountOptions {
     pub log: Option<PathBuf>,
 }
 
-/// A mounted folder. Dropping it unmounts and waits for the end.
+/// A mounted folder. Dropping it unmounts and waits for the end; where it cannot be unmounted it is left mounted, and
+/// served for as long as the process lives.
 pub struct MountHandle {
     session: Arc<FuseSession>,
+    /// The supervisor's: its end is the end of the events, whoever can still ask for one.
+    events: Weak<Sender<ServiceEvent>>,
     /// Sees the mount's end and ends everything else with it.
     supervisor: Option<JoinHandle<Result<(), EngineError>>>,
 }
@@ -117,11 +120,26 @@ impl Watch {
 }
 
 impl MountHandle {
-    /// Something to unmount with from elsewhere; `wait` returns then.
+    /// Unmounts the folder; `wait` returns once its last user is gone. Harmless when that has happened already.
+    ///
+    /// Blocks for some seconds at most.
+    ///
+    /// # Errors
+    /// When it cannot be unmounted, such as under another mount. It goes on as before, and may be unmounted later.
+    pub fn unmount(&self) -> Result<(), EngineError> {
+        self.session.unmount().map(drop).map_err(|error| cannot_unmount(&error))
+    }
+
+    /// Something to unmount with from elsewhere, as [`unmount`](Self::unmount) does; why that cannot be is told by a
+    /// `Warning` event.
     pub fn shutdown_handle(&self) -> ShutdownHandle {
-        let session = Arc::clone(&self.session);
+        let (session, events) = (Arc::clone(&self.session), Weak::clone(&self.events));
         ShutdownHandle(Arc::new(move || {
-            if let Err(error) = session.unmount() {
+            let Err(error) = session.unmount() else { return };
+            let message = format!("{error}; the mount goes on until it is asked to end again");
+            tracing::debug!(message);
+            let is_told = |events: Arc<Sender<_>>| events.try_send(ServiceEvent::Warning { message }).is_ok();
+            if !events.upgrade().is_some_and(is_told) {
                 tracing::error!(%error, "cannot unmount");
             }
         }))
@@ -148,8 +166,8 @@ impl Drop for MountHandle {
         if self.supervisor.is_none() {
             return;
         }
-        self.shutdown_handle().shutdown();
-        if let Err(error) = self.join() {
+        // Where it still stands, there is no end to wait for.
+        if let Err(error) = self.unmount().and_then(|()| self.join()) {
             tracing::error!(%error, "the mount ended badly");
         }
     }
@@ -160,7 +178,7 @@ struct Supervisor {
     session: Arc<FuseSession>,
     shard: MountShard,
     watch: Watch,
-    events: Sender<ServiceEvent>,
+    events: Arc<Sender<ServiceEvent>>,
     status: StatusServer,
 }
 
@@ -259,10 +277,12 @@ fn start(options: MountOptions) -> Result<Started, EngineError> {
     let _ = events.try_send(ready);
     let no_thread = |error: std::io::Error| failed(format!("cannot start a thread: {error}"));
     let (mail, watch) = (shard.mail.clone(), shard.watch(&session).map_err(no_thread)?);
+    let events = Arc::new(events);
+    let told = Arc::downgrade(&events);
     let supervisor = Supervisor { session: Arc::clone(&session), shard, watch, events, status };
     let supervisor =
         std::thread::Builder::new().name("mount-end".into()).spawn(move || supervisor.run()).map_err(no_thread)?;
-    Ok((MountHandle { session, supervisor: Some(supervisor) }, receiver, mail))
+    Ok((MountHandle { session, events: told, supervisor: Some(supervisor) }, receiver, mail))
 }
 
 /// The kernel's readahead where nothing else is asked for: 4 MiB keeps 8 MiB in flight, enough for 10 Gbit/s x 6 ms.
@@ -272,6 +292,11 @@ const READ_AHEAD_KB: u32 = 4_096;
 fn owner() -> Option<(u32, u32)> {
     let uid = rustix::process::geteuid();
     (!uid.is_root()).then(|| (uid.as_raw(), rustix::process::getegid().as_raw()))
+}
+
+fn cannot_unmount(error: &UnmountError) -> EngineError {
+    let kind = if matches!(error, UnmountError::NotMounted(_)) { ErrorKind::NotFound } else { ErrorKind::Failed };
+    EngineError::new(kind, error.to_string())
 }
 
 fn mount_error(error: MountError) -> EngineError {
@@ -292,10 +317,7 @@ pub fn unmount(mountpoint: &Path) -> Result<(), EngineError> {
         Err(UnmountError::Busy(_)) => vfs::unmount::unmount(mountpoint, Lazy::Yes),
         done => done,
     }
-    .map_err(|error| {
-        let kind = if matches!(error, UnmountError::NotMounted(_)) { ErrorKind::NotFound } else { ErrorKind::Failed };
-        EngineError::new(kind, error.to_string())
-    })
+    .map_err(|error| cannot_unmount(&error))
 }
 
 /// The mount guard's whole life: waits until its standard input ends, then removes the mount if it is dead.
@@ -311,17 +333,17 @@ pub fn run_mount_guard(mountpoint: &Path) -> Result<(), EngineError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::{HostOptions, start_host};
+    use crate::host::{HostHandle, HostOptions, start_host};
     use crate::io::IoMode;
+    use rustix::mount::{MountFlags, UnmountFlags};
     use std::num::NonZeroU16;
     use std::time::Duration;
 
-    /// Needs `/dev/fuse` and root, as the tests of `vfs` do.
-    #[test]
-    fn a_shard_that_panics_takes_its_mount_along_and_says_so() {
-        let root = tempfile::tempdir().unwrap();
+    /// A host in `root` and a mount of its one file; what mounting needs is `/dev/fuse` and root, as for the tests of
+    /// `vfs`.
+    fn mounted(root: &Path) -> (HostHandle, PathBuf, Started) {
         let folder = |name: &str| {
-            let path = root.path().join(name);
+            let path = root.join(name);
             std::fs::create_dir(&path).unwrap();
             path
         };
@@ -334,8 +356,8 @@ mod tests {
             code: None,
             shards: NonZeroU16::new(1),
             io: IoMode::Auto,
-            state_dir: root.path().join("host"),
-            runtime_dir: root.path().join("run"),
+            state_dir: root.join("host"),
+            runtime_dir: root.join("run"),
         })
         .unwrap();
         let options = MountOptions {
@@ -343,17 +365,23 @@ mod tests {
                 addresses: vec![host.address()],
                 code: Some(signal::JoinCode::parse(&host.code()).unwrap()),
                 io: IoMode::Auto,
-                state_dir: root.path().join("client"),
+                state_dir: root.join("client"),
                 timeout: Duration::from_secs(5),
             },
             mountpoint: mountpoint.clone(),
             allow_other: false,
             ram_cache_bytes: 16 << 20,
             read_ahead_kb: None,
-            runtime_dir: root.path().join("run"),
+            runtime_dir: root.join("run"),
             log: None,
         };
-        let (handle, events, mail) = start(options).unwrap();
+        (host, mountpoint, start(options).unwrap())
+    }
+
+    #[test]
+    fn a_shard_that_panics_takes_its_mount_along_and_says_so() {
+        let root = tempfile::tempdir().unwrap();
+        let (_host, mountpoint, (handle, events, mail)) = mounted(root.path());
         assert_eq!(std::fs::read(mountpoint.join("file")).unwrap(), b"content");
         let held = std::fs::File::open(mountpoint.join("file")).unwrap();
         mail.send(MountMail::Panic).unwrap_or_else(|_| panic!("the mailbox has room"));
@@ -365,5 +393,33 @@ mod tests {
         let last: Vec<ServiceEvent> =
             events.try_iter().skip_while(|e| !matches!(e, ServiceEvent::Error { .. })).collect();
         assert!(matches!(&last[..], [ServiceEvent::Error { .. }, ServiceEvent::Stopped { .. }]), "{last:?}");
+    }
+
+    #[test]
+    fn a_mount_that_cannot_be_unmounted_says_why_and_can_be_asked_again() {
+        let root = tempfile::tempdir().unwrap();
+        let (_host, mountpoint, (handle, events, _)) = mounted(root.path());
+        let cover = |is_covered: bool| {
+            if is_covered {
+                rustix::mount::mount("none", &mountpoint, "tmpfs", MountFlags::empty(), None).unwrap();
+            } else {
+                rustix::mount::unmount(&mountpoint, UnmountFlags::empty()).unwrap();
+            }
+        };
+        cover(true);
+        let shutdown = handle.shutdown_handle();
+        shutdown.shutdown();
+        assert!(handle.unmount().unwrap_err().to_string().contains("another mount lies over"));
+        let told: Vec<ServiceEvent> = events.try_iter().collect();
+        let is_told =
+            |event: &ServiceEvent| matches!(event, ServiceEvent::Warning { message } if message.contains("lies over"));
+        assert!(told.iter().any(is_told), "{told:?}");
+        // There is no end to wait for.
+        drop(handle);
+        cover(false);
+        assert_eq!(std::fs::read(mountpoint.join("file")).unwrap(), b"content", "it is served as before");
+        shutdown.shutdown();
+        let last = events.iter().last();
+        assert!(matches!(last, Some(ServiceEvent::Stopped { .. })), "{last:?}");
     }
 }
