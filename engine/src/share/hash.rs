@@ -40,7 +40,7 @@ pub fn blake3_of(file: &OpenFile, range: Range<u64>, cancel: &AtomicBool) -> Res
     }
     // As in `fault`: the size falls before a tail is zeroed, so zeros read from such a tail are
     // noticed here.
-    if size_now(&file.fd())? < range.end {
+    if size_now(file.fd())? < range.end {
         return Err(FsError::TRUNCATED);
     }
     Ok(*hasher.finalize().as_bytes())
