@@ -8,12 +8,13 @@
 //! ```
 //!
 //! Readers never wait: what is in memory they answer themselves, the rest goes to the shard with its reply.
-//! Read [`start_mount`], then `service`, then `fetch`.
+//! Read [`start_mount`], then `service`, then `fetch` and `replies`.
 
 mod backend;
 mod fetch;
 #[cfg(test)]
 mod fixture;
+mod replies;
 mod service;
 mod start;
 

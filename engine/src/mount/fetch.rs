@@ -3,8 +3,9 @@
 //! A read waits for one or two chunks; a chunk serves every read that needs it and crosses the wire once. Bytes go from
 //! datagrams straight into the frame they will be kept in, and a read is answered as soon as its part has come.
 
+use super::replies::Replies;
 use crate::client::{Ask, CallError, CallId, Client, FileKey};
-use cache::{ChunkKey, Flights, Frame, FrameClass, FrameMut, Joined, L1Writer};
+use cache::{ChunkKey, Flights, Frame, FrameClass, FrameMut, Joined, L1Reader, L1Writer};
 use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -104,10 +105,11 @@ pub(super) struct Fetches {
     reads: BTreeMap<ReadId, Read>,
     read_next: u64,
     gather: Vec<u8>,
+    replies: Replies,
 }
 
 impl Fetches {
-    pub(super) fn new(l1: L1Writer) -> Self {
+    pub(super) fn new(l1: L1Writer, replies: Replies) -> Self {
         Self {
             l1,
             flights: Flights::new(),
@@ -115,7 +117,13 @@ impl Fetches {
             reads: BTreeMap::new(),
             read_next: 0,
             gather: Vec::new(),
+            replies,
         }
+    }
+
+    /// Who looks into the same cache.
+    pub(super) fn reader(&self) -> L1Reader {
+        self.l1.reader()
     }
 
     /// Puts a whole small file, which came with its open, where its reads will look for it.
@@ -334,10 +342,10 @@ impl Fetches {
             && let Some((&begin, frame)) = parts.first_key_value()
         {
             let (from, to) = span(begin, frame);
-            return if (to - from) as u64 == end - offset {
-                reply.data(&frame[from..to])
-            } else {
-                reply.error(Errno::ESTALE)
+            return match frame {
+                _ if (to - from) as u64 != end - offset => reply.error(Errno::ESTALE),
+                Part::Frame(frame) => self.replies.data(reply, frame.clone(), from..to),
+                Part::Plain(bytes) => reply.data(&bytes[from..to]),
             };
         }
         self.gather.clear();
@@ -417,7 +425,7 @@ mod tests {
             let now = Instant::now();
             let (client, node) = unheard(now);
             let (_, l1) = cache::l1(cache::L1Config { bytes_max: frames << 20, seed: 7 }).unwrap();
-            Self { now, client, node, fetches: Fetches::new(l1) }
+            Self { now, client, node, fetches: Fetches::new(l1, Replies::start().unwrap()) }
         }
 
         /// Reads from the one file, of which `version` with `size` bytes is known.

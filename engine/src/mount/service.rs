@@ -7,7 +7,7 @@ use crate::convert::attr_to_vfs;
 use crate::event::ServiceEvent;
 use crate::service::{FileRead, Service};
 use bytes::BytesMut;
-use cache::{L1Reader, L1Writer};
+use cache::L1Reader;
 use crossbeam_channel::Sender;
 use std::collections::BTreeMap;
 use std::io;
@@ -74,7 +74,7 @@ impl MountService {
     pub(super) fn new(
         client: Client,
         options: TreeOptions,
-        l1: L1Writer,
+        fetches: Fetches,
         first: Sender<Result<Joined, ClientError>>,
         events: Sender<ServiceEvent>,
     ) -> Self {
@@ -82,8 +82,8 @@ impl MountService {
             client,
             options,
             tree: None,
-            l1: l1.reader(),
-            fetches: Fetches::new(l1),
+            l1: fetches.reader(),
+            fetches,
             askers: BTreeMap::new(),
             files: BTreeMap::new(),
             notifier: None,
@@ -331,18 +331,23 @@ impl Service for MountService {
 mod tests {
     use super::*;
     use crate::mount::fixture::{TIMEOUT, unheard};
+    use crate::mount::replies::Replies;
     use crossbeam_channel::{Receiver, bounded};
     use vfs::ROOT_INO;
     use vfs::notifier::NOTICES_MAX;
+
+    fn fetches() -> Fetches {
+        let (_, l1) = cache::l1(cache::L1Config { bytes_max: 16 << 20, seed: 7 }).unwrap();
+        Fetches::new(l1, Replies::start().unwrap())
+    }
 
     /// A service whose client gives up at once, before its first welcome or after it; what it told.
     fn gives_up(is_welcomed: bool) -> (Receiver<Result<Joined, ClientError>>, Receiver<ServiceEvent>) {
         let now = Instant::now();
         let (client, mut node) = unheard(now);
-        let (_, l1) = cache::l1(cache::L1Config { bytes_max: 16 << 20, seed: 7 }).unwrap();
         let (first, joined) = bounded(1);
         let (events, receiver) = bounded(8);
-        let mut service = MountService::new(client, TreeOptions::CLOSE_TO_OPEN, l1, first, events);
+        let mut service = MountService::new(client, TreeOptions::CLOSE_TO_OPEN, fetches(), first, events);
         if is_welcomed {
             service.first = None;
         }
@@ -367,8 +372,7 @@ mod tests {
     fn a_notice_without_room_is_offered_again_though_nothing_happens() {
         let now = Instant::now();
         let (client, mut node) = unheard(now);
-        let (_, l1) = cache::l1(cache::L1Config { bytes_max: 16 << 20, seed: 7 }).unwrap();
-        let mut service = MountService::new(client, TreeOptions::CLOSE_TO_OPEN, l1, bounded(1).0, bounded(8).0);
+        let mut service = MountService::new(client, TreeOptions::CLOSE_TO_OPEN, fetches(), bounded(1).0, bounded(8).0);
         let mut tree = Tree::new(TreeOptions::CLOSE_TO_OPEN, root());
         for version in 1..=NOTICES_MAX as u64 + 1 {
             tree.handle_newer_attr(now, ROOT_INO, 0, version);

@@ -1,6 +1,8 @@
 //! Starting and ending a mount.
 
 use super::backend::MountBackend;
+use super::fetch::Fetches;
+use super::replies::Replies;
 use super::service::{Joined, MountMail, MountService};
 use crate::client::Client;
 use crate::error::{EngineError, ErrorKind};
@@ -233,8 +235,11 @@ fn start(options: MountOptions) -> Result<Started, EngineError> {
     let (first, joined) = bounded(1);
     let tree_options = TreeOptions { owner: owner(), ..TreeOptions::CLOSE_TO_OPEN };
     let service_events = events.clone();
-    let make =
-        move |_mail| MountService::new(Client::new(Instant::now(), client), tree_options, l1, first, service_events);
+    let replies = Replies::start().map_err(|error| failed(format!("cannot start a thread: {error}")))?;
+    let fetches = Fetches::new(l1, replies);
+    let make = move |_mail| {
+        MountService::new(Client::new(Instant::now(), client), tree_options, fetches, first, service_events)
+    };
     let (mail, thread) = client_thread::<MountService>("mount", &options.remote, node, make)?;
     let mut shard = MountShard::new(mail, thread);
     let Joined { welcome, handles, l1 } =
