@@ -19,7 +19,7 @@ mod tally;
 
 use crate::client::{Answer, Ask, CallError};
 use crate::error::{EngineError, ErrorKind};
-use crate::remote::{Remote, RemoteAttr, RemoteKind, Reply, at_path};
+use crate::remote::{LISTING_ENTRIES_MAX, Next, Pages, Remote, RemoteAttr, RemoteKind, Reply, at_path};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use large::{LargeFile, LargeStep};
 use local::Local;
@@ -65,7 +65,7 @@ struct Item {
 }
 
 enum Purpose {
-    List { item: usize, cursor: u64 },
+    List { item: usize, pages: Pages },
     Open(Box<Item>),
     Readlink(Box<Item>),
     Large(u64),
@@ -82,7 +82,7 @@ struct Get<'a> {
     /// Every directory met, for the modes and times set at the end.
     directories: Vec<Item>,
     /// Directories with pages still to ask for.
-    to_list: VecDeque<(usize, u64)>,
+    to_list: VecDeque<(usize, u64, Pages)>,
     to_open: VecDeque<Item>,
     to_read_link: VecDeque<Item>,
     to_copy: VecDeque<LargeFile>,
@@ -168,10 +168,10 @@ impl Get<'_> {
 
     fn ask_more(&mut self) {
         while self.lists < LISTS_MAX && self.to_open.len() < BACKLOG_MAX {
-            let Some((item, cursor)) = self.to_list.pop_front() else { break };
+            let Some((item, cursor, pages)) = self.to_list.pop_front() else { break };
             self.lists += 1;
             let path = self.directories[item].source.clone();
-            self.ask(Ask::List { path, cursor, entries_max: PAGE_ENTRIES_MAX }, Purpose::List { item, cursor });
+            self.ask(Ask::List { path, cursor, entries_max: PAGE_ENTRIES_MAX }, Purpose::List { item, pages });
         }
         while self.opens < OPENS_MAX && self.to_copy.len() < LARGE_MAX {
             let Some(item) = self.to_open.pop_front() else { break };
@@ -215,10 +215,10 @@ impl Get<'_> {
             return Err(at_path(b"", error));
         }
         match purpose {
-            Purpose::List { item, cursor } => {
+            Purpose::List { item, pages } => {
                 self.lists -= 1;
                 match result {
-                    Ok((Answer::Page { entries, end }, _)) => self.on_page(item, cursor, entries, end)?,
+                    Ok((Answer::Page { entries, end }, _)) => self.on_page(item, pages, entries, end)?,
                     other => self.fail(item, other.err()),
                 }
             }
@@ -246,14 +246,19 @@ impl Get<'_> {
     fn on_page(
         &mut self,
         item: usize,
-        cursor: u64,
+        mut pages: Pages,
         entries: Vec<transport::wire::Entry>,
         end: bool,
     ) -> Result<(), EngineError> {
-        match entries.last() {
-            // A host that goes round in circles is not followed.
-            Some(last) if !end && last.cookie != cursor => self.to_list.push_back((item, last.cookie)),
-            _ => {}
+        match pages.on_page(&entries, end) {
+            Ok(Next::Page(cursor)) => self.to_list.push_back((item, cursor, pages)),
+            Ok(Next::End) => {}
+            // What came before is copied; the rest of such a directory is nobody's.
+            Err(error) => {
+                let source = self.directories[item].source.clone();
+                self.tally.fail_because(&source, &error.to_string());
+                return Ok(());
+            }
         }
         for entry in entries {
             let directory = &self.directories[item];
@@ -278,7 +283,7 @@ impl Get<'_> {
                     return Err(self.local.explain(&item.target, error));
                 }
                 self.directories.push(item);
-                self.to_list.push_back((self.directories.len() - 1, 0));
+                self.to_list.push_back((self.directories.len() - 1, 0, Pages::new(LISTING_ENTRIES_MAX)));
             }
             RemoteKind::File => {
                 self.tally.files_total += 1;

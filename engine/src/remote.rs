@@ -12,4 +12,5 @@ pub use attr::{RemoteAttr, RemoteKind};
 pub use connect::{Remote, RemoteOptions};
 pub(crate) use connect::{at_path, client_options, client_thread, remember};
 pub use listing::LISTING_ENTRIES_MAX;
+pub(crate) use listing::{Next, Pages};
 pub(crate) use service::Reply;

@@ -10,7 +10,7 @@ pub const LISTING_ENTRIES_MAX: usize = 2 << 20;
 
 /// Where a listing stands.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub(crate) enum Next {
     /// Ask for the page behind this cookie.
     Page(u64),
     /// Nothing follows.
@@ -19,7 +19,7 @@ pub(super) enum Next {
 
 /// Why a listing cannot be one: the host's fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum ListingError {
+pub(crate) enum ListingError {
     /// A page leads back to where another one began.
     #[error("the host's listing goes round in circles")]
     Circle,
@@ -28,33 +28,57 @@ pub(super) enum ListingError {
     TooMany,
 }
 
-/// See the module.
+/// The pages of one directory that came so far; refuses a host that never comes to an end.
 #[derive(Debug)]
-pub(super) struct Listing {
+pub(crate) struct Pages {
     entries_max: usize,
-    entries: Vec<(Vec<u8>, RemoteAttr)>,
-    /// The pages asked for so far.
+    entries: usize,
+    /// Where they began.
     cursors: BTreeSet<u64>,
 }
 
-impl Listing {
+impl Pages {
     /// Begins at the directory's start, which is cookie 0.
-    pub(super) fn new(entries_max: usize) -> Self {
-        Self { entries_max, entries: Vec::new(), cursors: BTreeSet::from([0]) }
+    pub(crate) fn new(entries_max: usize) -> Self {
+        Self { entries_max, entries: 0, cursors: BTreeSet::from([0]) }
     }
 
-    /// Takes a page in. An empty one is the last.
-    pub(super) fn on_page(&mut self, page: Vec<Entry>, end: bool) -> Result<Next, ListingError> {
+    /// Takes a page in, of which `end` says whether it is the last. An empty one is, too.
+    ///
+    /// # Errors
+    /// [`ListingError`].
+    pub(crate) fn on_page(&mut self, page: &[Entry], end: bool) -> Result<Next, ListingError> {
         let Some(cursor) = page.last().map(|last| last.cookie) else { return Ok(Next::End) };
-        if self.entries.len() + page.len() > self.entries_max {
+        self.entries += page.len();
+        if self.entries > self.entries_max {
             return Err(ListingError::TooMany);
         }
-        self.entries.extend(page.into_iter().map(|entry| (entry.name, entry.attr.into())));
         match end {
             true => Ok(Next::End),
             false if self.cursors.insert(cursor) => Ok(Next::Page(cursor)),
             false => Err(ListingError::Circle),
         }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Listing {
+    pages: Pages,
+    entries: Vec<(Vec<u8>, RemoteAttr)>,
+}
+
+impl Listing {
+    /// Begins at the directory's start, which is cookie 0.
+    pub(super) fn new(entries_max: usize) -> Self {
+        Self { pages: Pages::new(entries_max), entries: Vec::new() }
+    }
+
+    /// Takes a page in.
+    pub(super) fn on_page(&mut self, page: Vec<Entry>, end: bool) -> Result<Next, ListingError> {
+        let next = self.pages.on_page(&page, end)?;
+        self.entries.extend(page.into_iter().map(|entry| (entry.name, entry.attr.into())));
+        Ok(next)
     }
 
     /// All entries, in the host's order.
