@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use engine::{
     GetOptions, HostHandle, HostOptions, IoMode, MountHandle, MountOptions, Receiver, Remote, RemoteOptions,
-    ServiceEvent, ShutdownHandle,
+    ServiceEvent,
 };
 use serde_json::json;
 use signal::JoinCode;
@@ -143,8 +143,7 @@ impl Demo<'_> {
         })?;
         let code = JoinCode::parse(&handle.code());
         let address = handle.address();
-        let shutdown = handle.shutdown_handle();
-        let host = Service::new(handle, events, shutdown, None);
+        let host = Service::new(handle, events, None);
         let code = code.map_err(|error| Failure::failed(format!("the host's code: {error}")))?;
         Ok((host, address, code))
     }
@@ -160,8 +159,7 @@ impl Demo<'_> {
             runtime_dir: self.root.join("client-run"),
             log: None,
         })?;
-        let shutdown = handle.shutdown_handle();
-        let mut mount = Service::new(handle, events, shutdown, Some(guard));
+        let mut mount = Service::new(handle, events, Some(guard));
         let deadline = Instant::now() + MOUNT_TIMEOUT;
         loop {
             match mount.events.recv_deadline(deadline) {
@@ -224,34 +222,35 @@ impl Demo<'_> {
 }
 
 /// A running host or mount that is stopped however the demo ends.
-struct Service<H: Wait> {
+struct Service<H: End> {
     handle: Option<H>,
     events: Receiver<ServiceEvent>,
-    shutdown: ShutdownHandle,
     /// Dropped after the mount has ended.
     _guard: Option<Guard>,
 }
 
-/// Waiting for the end, which hosts and mounts share.
-trait Wait {
-    fn wait_end(self) -> Result<(), engine::EngineError>;
+/// Ending, and waiting for the end; what cannot be ended is not waited for.
+trait End {
+    fn end(self) -> Result<(), engine::EngineError>;
 }
 
-impl Wait for HostHandle {
-    fn wait_end(self) -> Result<(), engine::EngineError> {
+impl End for HostHandle {
+    fn end(self) -> Result<(), engine::EngineError> {
+        self.shutdown();
         self.wait()
     }
 }
 
-impl Wait for MountHandle {
-    fn wait_end(self) -> Result<(), engine::EngineError> {
+impl End for MountHandle {
+    fn end(self) -> Result<(), engine::EngineError> {
+        self.unmount()?;
         self.wait()
     }
 }
 
-impl<H: Wait> Service<H> {
-    fn new(handle: H, events: Receiver<ServiceEvent>, shutdown: ShutdownHandle, guard: Option<Guard>) -> Self {
-        Self { handle: Some(handle), events, shutdown, _guard: guard }
+impl<H: End> Service<H> {
+    fn new(handle: H, events: Receiver<ServiceEvent>, guard: Option<Guard>) -> Self {
+        Self { handle: Some(handle), events, _guard: guard }
     }
 
     fn stop(mut self) -> Result<(), Failure> {
@@ -262,12 +261,11 @@ impl<H: Wait> Service<H> {
         let Some(handle) = self.handle.take() else {
             return Ok(());
         };
-        self.shutdown.shutdown();
-        handle.wait_end().map_err(Failure::from)
+        handle.end().map_err(Failure::from)
     }
 }
 
-impl<H: Wait> Drop for Service<H> {
+impl<H: End> Drop for Service<H> {
     fn drop(&mut self) {
         // The demo fails for another reason already; this one would hide it.
         let _ = self.finish();
