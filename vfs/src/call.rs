@@ -2,6 +2,7 @@
 
 use crate::attr::{Attr, FileId, StatFs};
 use crate::errno::Errno;
+use crate::readahead::Pattern;
 use crate::reply::{DataReply, OpenReply};
 
 /// Names one call until its answer; an index with a generation, so a late answer hits nothing.
@@ -110,8 +111,8 @@ pub struct ReadOp {
     pub reply: DataReply,
     /// Chunks of 1 MiB worth fetching now, ascending; each is named once per stream.
     pub prefetch: Vec<u64>,
-    /// Whether the read continues a stream.
-    pub sequential: bool,
+    /// How it relates to the reads before it.
+    pub pattern: Pattern,
 }
 
 /// A notification for the kernel.

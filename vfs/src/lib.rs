@@ -39,6 +39,7 @@ pub use handle::{HandleTable, OpenView};
 pub use inode::{LINK_BYTES_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX};
 pub use listed::LISTED_ENTRIES_MAX;
 pub use op::Op;
+pub use readahead::Pattern;
 pub use reply::{
     AttrReply, DataReply, DirPlusReply, DirReply, EmptyReply, EntryReply, LinkReply, OpenReply, StatfsReply,
 };

@@ -9,6 +9,9 @@
 //!
 //! The kernel reads one file from several threads, so the reads of a stream arrive out of order;
 //! the tolerances are those of mountpoint-s3, found there on the same kernel interface.
+//!
+//! Reads that jump are told apart once more: those that keep coming back to a few places, where fetching
+//! more than was asked for pays, and those that scatter, where it only costs.
 
 #![forbid(unsafe_code)]
 
@@ -28,11 +31,27 @@ pub const WINDOW_BYTES_MAX: u64 = 8 << 20;
 const _: () = assert!(WINDOW_BYTES_MAX.is_multiple_of(CHUNK_BYTES));
 const _: () = assert!(WINDOW_BYTES_MIN <= WINDOW_BYTES_MAX);
 
+/// Jumps that are remembered to tell local from scattered reads.
+///
+/// Of reads scattered evenly over 1 GiB one in 64 then counts as local; reads within 16 MiB nearly all do.
+pub const JUMPS_REMEMBERED: usize = 16;
+
+/// How a read relates to those before it in the same open file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pattern {
+    /// It goes on with a stream.
+    Stream,
+    /// It jumps, into a chunk that one of the last jumps went to.
+    Local,
+    /// It jumps to where none of the last jumps went.
+    Scattered,
+}
+
 /// What a read means for the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Advice {
-    /// Whether the read goes on with a stream.
-    pub sequential: bool,
+    /// How the read relates to those before it.
+    pub pattern: Pattern,
     /// Chunk indexes to fetch now; none of them was named before in this stream.
     pub prefetch: Range<u64>,
 }
@@ -46,6 +65,33 @@ pub struct Readahead {
     frontier: u64,
     /// Bytes to hold ready beyond `furthest`; 0 while there is no stream to follow.
     window_bytes: u64,
+    jumps: Jumps,
+}
+
+/// The chunks that the last [`JUMPS_REMEMBERED`] jumps went to.
+#[derive(Clone, Debug)]
+struct Jumps {
+    chunks: [u64; JUMPS_REMEMBERED],
+    next: usize,
+}
+
+impl Default for Jumps {
+    fn default() -> Self {
+        // No file reaches to this chunk.
+        Self { chunks: [u64::MAX; JUMPS_REMEMBERED], next: 0 }
+    }
+}
+
+impl Jumps {
+    /// Takes note of a jump; says whether an earlier one went there.
+    fn note(&mut self, chunk: u64) -> bool {
+        let is_known = self.chunks.contains(&chunk);
+        if !is_known {
+            self.chunks[self.next] = chunk;
+            self.next = (self.next + 1) % JUMPS_REMEMBERED;
+        }
+        is_known
+    }
 }
 
 impl Readahead {
@@ -59,7 +105,7 @@ impl Readahead {
         match self.furthest {
             None if offset == 0 => {
                 self.move_to(end);
-                self.advice(true, 0)
+                self.advice(Pattern::Stream, 0)
             }
             Some(furthest) if is_near(offset, furthest) => {
                 let furthest = furthest.max(end);
@@ -67,7 +113,7 @@ impl Readahead {
                 self.frontier = self.frontier.max(furthest.div_ceil(CHUNK_BYTES));
                 self.window_bytes = self.window_bytes.max(WINDOW_BYTES_MIN);
                 let target = furthest.saturating_add(self.window_bytes).min(size);
-                let advice = self.advice(true, target.div_ceil(CHUNK_BYTES));
+                let advice = self.advice(Pattern::Stream, target.div_ceil(CHUNK_BYTES));
                 if !advice.prefetch.is_empty() {
                     self.window_bytes = (self.window_bytes * 2).min(WINDOW_BYTES_MAX);
                 }
@@ -77,7 +123,8 @@ impl Readahead {
                 self.move_to(end.max(offset.min(size)));
                 let halved = self.window_bytes / 2;
                 self.window_bytes = if halved < WINDOW_BYTES_MIN { 0 } else { halved };
-                self.advice(false, 0)
+                let pattern = if self.jumps.note(offset / CHUNK_BYTES) { Pattern::Local } else { Pattern::Scattered };
+                self.advice(pattern, 0)
             }
         }
     }
@@ -94,10 +141,10 @@ impl Readahead {
     }
 
     /// Names the chunks from the frontier up to `target`, and moves the frontier there.
-    fn advice(&mut self, sequential: bool, target: u64) -> Advice {
+    fn advice(&mut self, pattern: Pattern, target: u64) -> Advice {
         let prefetch = self.frontier..target.max(self.frontier);
         self.frontier = prefetch.end;
-        Advice { sequential, prefetch }
+        Advice { pattern, prefetch }
     }
 }
 
@@ -120,7 +167,7 @@ mod tests {
     fn in_stream() -> Readahead {
         let mut readahead = Readahead::default();
         for offset in (0..16 << 20).step_by(READ as usize) {
-            assert!(readahead.on_read(offset, READ, SIZE).sequential);
+            assert_eq!(readahead.on_read(offset, READ, SIZE).pattern, Pattern::Stream);
         }
         assert_eq!(readahead.window_bytes(), WINDOW_BYTES_MAX);
         readahead
@@ -129,10 +176,9 @@ mod tests {
     #[test]
     fn the_first_read_fetches_nothing_ahead() {
         let advice = Readahead::default().on_read(0, READ, SIZE);
-        assert_eq!(advice, Advice { sequential: true, prefetch: 1..1 });
+        assert_eq!(advice, Advice { pattern: Pattern::Stream, prefetch: 1..1 });
         let advice = Readahead::default().on_read(1, READ, SIZE);
-        assert!(!advice.sequential);
-        assert!(advice.prefetch.is_empty());
+        assert_eq!(advice, Advice { pattern: Pattern::Scattered, prefetch: 1..1 });
     }
 
     #[test]
@@ -156,7 +202,8 @@ mod tests {
             (furthest + AHEAD_BYTES_MAX, true),
             (furthest + AHEAD_BYTES_MAX + 1, false),
         ] {
-            assert_eq!(in_stream().on_read(offset, READ, SIZE).sequential, sequential, "{offset}");
+            let pattern = in_stream().on_read(offset, READ, SIZE).pattern;
+            assert_eq!(pattern == Pattern::Stream, sequential, "{offset}");
         }
     }
 
@@ -166,10 +213,26 @@ mod tests {
         let mut windows = vec![];
         for jump in 1..=5u64 {
             let advice = readahead.on_read(jump * (64 << 20), READ, SIZE);
-            assert!(!advice.sequential && advice.prefetch.is_empty());
+            assert!(advice.pattern == Pattern::Scattered && advice.prefetch.is_empty());
             windows.push(readahead.window_bytes() >> 20);
         }
         assert_eq!(windows, [4, 2, 1, 0, 0]);
+    }
+
+    #[test]
+    fn jumps_that_come_back_are_local_until_they_are_forgotten() {
+        let mut readahead = Readahead::default();
+        let mut pattern = |chunk: u64| readahead.on_read(chunk * CHUNK_BYTES + 4096, 4096, SIZE).pattern;
+        let places = (1..=JUMPS_REMEMBERED as u64).map(|place| place * 10);
+        for place in places.clone() {
+            assert_eq!(pattern(place), Pattern::Scattered, "{place}");
+        }
+        for place in places {
+            assert_eq!(pattern(place), Pattern::Local, "{place}");
+        }
+        assert_eq!(pattern(500), Pattern::Scattered);
+        assert_eq!(pattern(10), Pattern::Scattered, "the oldest made room");
+        assert_eq!(pattern(30), Pattern::Local);
     }
 
     #[test]
@@ -194,7 +257,7 @@ mod tests {
             let mut named_below = 0;
             for (offset, length) in reads {
                 let advice = readahead.on_read(offset, length, size);
-                if !advice.sequential {
+                if advice.pattern != Pattern::Stream {
                     prop_assert!(advice.prefetch.is_empty());
                     named_below = 0;
                 }

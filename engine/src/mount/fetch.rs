@@ -2,6 +2,9 @@
 //!
 //! A read waits for one or two chunks; a chunk serves every read that needs it and crosses the wire once. Bytes go from
 //! datagrams straight into the frame they will be kept in, and a read is answered as soon as its part has come.
+//!
+//! Small reads that scatter over a large file go past all this: a chunk for each would be many times what was asked
+//! for, and the kernel's page cache keeps what it got.
 
 use super::replies::Replies;
 use crate::client::{Ask, CallError, CallId, Client, FileKey};
@@ -11,7 +14,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Instant;
 use transport::Node;
-use vfs::{DataReply, Errno, ReadOp};
+use vfs::{DataReply, Errno, Pattern, ReadOp};
 
 /// Chunks on their way beyond which none is fetched ahead of its reads: 48 MiB fill 10 Gbit/s over 40 ms. What reads
 /// wait for is bounded by `cache::flight::FLIGHTS_MAX` and by memory: that of the cache, and then [`PLAIN_MAX`].
@@ -28,6 +31,11 @@ const SMALL_FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// Reads from this size on are never taken for random access: a small frame's worth.
 const RANDOM_BYTES_MAX: u32 = 64 << 10;
+/// Scattered reads on their way beyond which more are served by chunks: what 1,000 threads ask for at once. Bounds their
+/// memory to 64 MiB.
+const SCATTERED_MAX: usize = 1_024;
+/// Buffers of scattered reads that are kept for the next ones.
+const SPARE_BUFFERS_MAX: usize = 64;
 
 /// Where a chunk's bytes go.
 enum Buffer {
@@ -55,6 +63,15 @@ struct Fetch {
     answered_at: usize,
     /// The file's size and version as the host sent them with the data.
     found: Option<(u64, u64)>,
+}
+
+/// A scattered read on its way: exactly the bytes that were asked for, for one reader.
+struct Scattered {
+    reply: DataReply,
+    ino: u64,
+    version: u64,
+    bytes: Vec<u8>,
+    length: usize,
 }
 
 /// A read that waits.
@@ -104,6 +121,8 @@ pub(super) struct Fetches {
     fetches: BTreeMap<CallId, Fetch>,
     reads: BTreeMap<ReadId, Read>,
     read_next: u64,
+    scattered: BTreeMap<CallId, Scattered>,
+    spare: Vec<Vec<u8>>,
     gather: Vec<u8>,
     replies: Replies,
 }
@@ -116,6 +135,8 @@ impl Fetches {
             fetches: BTreeMap::new(),
             reads: BTreeMap::new(),
             read_next: 0,
+            scattered: BTreeMap::new(),
+            spare: Vec::new(),
             gather: Vec::new(),
             replies,
         }
@@ -144,6 +165,9 @@ impl Fetches {
         let end = op.offset.saturating_add(op.length.into()).min(op.size);
         if op.offset >= end {
             return op.reply.data(&[]);
+        }
+        if is_scattered(&op) && self.scattered.len() < SCATTERED_MAX {
+            return self.read_scattered(now, client, node, file, op, end);
         }
         let class = class_of(&op);
         let bytes = class.bytes() as u64;
@@ -183,6 +207,22 @@ impl Fetches {
         if class == FrameClass::Large {
             self.fetch_ahead(now, client, node, file, (op.ino, op.version, op.size), &op.prefetch);
         }
+    }
+
+    fn read_scattered(
+        &mut self,
+        now: Instant,
+        client: &mut Client,
+        node: &mut Node,
+        file: FileKey,
+        op: ReadOp,
+        end: u64,
+    ) {
+        let length = end - op.offset;
+        let call = client.call(now, node, Ask::Read { file, offset: op.offset, length });
+        let length = usize::try_from(length).expect("below RANDOM_BYTES_MAX");
+        let bytes = self.spare.pop().unwrap_or_default();
+        self.scattered.insert(call, Scattered { reply: op.reply, ino: op.ino, version: op.version, bytes, length });
     }
 
     fn fetch_ahead(
@@ -242,6 +282,10 @@ impl Fetches {
 
     /// Data of this call begins (again); tells the tree when the file is not what it thought.
     pub(super) fn on_begin(&mut self, call: CallId, length: u64, size: u64, version: u64) -> Option<Newer> {
+        if let Some(read) = self.scattered.get_mut(&call) {
+            read.bytes.clear();
+            return (version != read.version).then_some(Newer { ino: read.ino, size, version });
+        }
         let fetch = self.fetches.get_mut(&call)?;
         fetch.filled = 0;
         fetch.answered_at = 0;
@@ -251,6 +295,10 @@ impl Fetches {
     }
 
     pub(super) fn on_data(&mut self, call: CallId, bytes: &[u8]) {
+        if let Some(read) = self.scattered.get_mut(&call) {
+            let room = read.length - read.bytes.len();
+            return read.bytes.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        }
         let Some(fetch) = self.fetches.get_mut(&call) else { return };
         let room = fetch.length - fetch.filled;
         let bytes = &bytes[..bytes.len().min(room)];
@@ -289,6 +337,10 @@ impl Fetches {
 
     /// A chunk is all there, or will not come. True when the call was one of ours.
     pub(super) fn on_done(&mut self, call: CallId, result: Result<(), &CallError>) -> bool {
+        if let Some(read) = self.scattered.remove(&call) {
+            self.on_scattered_done(read, result);
+            return true;
+        }
         let Some(fetch) = self.fetches.remove(&call) else { return false };
         let waiters = self.flights.complete(&fetch.key);
         if let Err(error) = result {
@@ -330,6 +382,19 @@ impl Fetches {
         true
     }
 
+    fn on_scattered_done(&mut self, mut read: Scattered, result: Result<(), &CallError>) {
+        match result {
+            // As with chunks: the file has become shorter than its reader knows.
+            Ok(()) if read.bytes.len() < read.length => read.reply.error(Errno::ESTALE),
+            Ok(()) => read.reply.data(&read.bytes),
+            Err(error) => read.reply.error(errno_of(error)),
+        }
+        if self.spare.len() < SPARE_BUFFERS_MAX {
+            read.bytes.clear();
+            self.spare.push(read.bytes);
+        }
+    }
+
     /// Every part of a read is there.
     fn answer(&mut self, read: ReadId) {
         let Read { reply, offset, end, parts, .. } = self.reads.remove(&read).expect("its last chunk came just now");
@@ -365,6 +430,9 @@ impl Fetches {
     /// Every waiting read ends with this.
     pub(super) fn fail_all(&mut self, errno: Errno) {
         self.fetches.clear();
+        for (_, read) in std::mem::take(&mut self.scattered) {
+            read.reply.error(errno);
+        }
         // Their waiters are in `reads` too.
         drop(self.flights.complete_all());
         for (_, read) in std::mem::take(&mut self.reads) {
@@ -378,10 +446,15 @@ fn waiting(reads: &mut BTreeMap<ReadId, Read>, read: ReadId) -> &mut Read {
     reads.get_mut(&read).expect("a read waits until it is answered")
 }
 
+/// Whether a read is served past the cache.
+fn is_scattered(op: &ReadOp) -> bool {
+    op.pattern == Pattern::Scattered && op.length < RANDOM_BYTES_MAX && op.size > SMALL_FILE_BYTES_MAX
+}
+
 /// Which frames a read's chunks go to: small for small files, and for small reads that jump about in large ones. Large
 /// reads are streams, whatever order the kernel's readahead sends them in.
 fn class_of(op: &ReadOp) -> FrameClass {
-    let jumps = !op.sequential && op.length < RANDOM_BYTES_MAX;
+    let jumps = op.pattern != Pattern::Stream && op.length < RANDOM_BYTES_MAX;
     if op.size <= SMALL_FILE_BYTES_MAX || jumps { FrameClass::Small } else { FrameClass::Large }
 }
 
@@ -429,18 +502,23 @@ mod tests {
         }
 
         /// Reads from the one file, of which `version` with `size` bytes is known.
-        fn read(&mut self, (version, size): (u64, u64), offset: u64, length: u32) -> Answered {
+        fn read(&mut self, file: (u64, u64), offset: u64, length: u32) -> Answered {
+            self.read_in(Pattern::Stream, file, offset, length)
+        }
+
+        fn read_in(&mut self, pattern: Pattern, (version, size): (u64, u64), offset: u64, length: u32) -> Answered {
             let (reply, answered) = DataReply::channel();
             let id = FileId { ino: 1, birth_ns: 0 };
-            let (fh, ino, prefetch, sequential) = (1, 1, Vec::new(), true);
-            let op = ReadOp { fh, ino, id, version, size, offset, length, reply, prefetch, sequential };
+            let (fh, ino, prefetch) = (1, 1, Vec::new());
+            let op = ReadOp { fh, ino, id, version, size, offset, length, reply, prefetch, pattern };
             self.fetches.read(self.now, &mut self.client, &mut self.node, FileKey::NONE, op);
             answered
         }
 
         /// The host answers the one fetch under way, with `length` bytes of a file that is now `size` bytes long.
         fn answer(&mut self, (version, size): (u64, u64), length: usize) -> Option<Newer> {
-            let calls: Vec<CallId> = self.fetches.fetches.keys().copied().collect();
+            let calls = self.fetches.fetches.keys().chain(self.fetches.scattered.keys());
+            let calls: Vec<CallId> = calls.copied().collect();
             let [call] = calls[..] else { panic!("{} fetches are under way", calls.len()) };
             let newer = self.fetches.on_begin(call, length as u64, size, version);
             self.fetches.on_data(call, &vec![version as u8; length]);
@@ -487,6 +565,35 @@ mod tests {
         assert_eq!(first.recv().unwrap(), Err(Errno::ESTALE));
         let second = bench.read(new, 0, 200 << 10);
         assert_eq!(second.recv().unwrap(), Ok(vec![2; 100 << 10]), "its last chunk was kept");
+    }
+
+    #[test]
+    fn scattered_reads_fetch_what_they_ask_for_and_keep_nothing() {
+        let (old, new) = ((1, 1 << 30), (2, 1 << 20));
+        let mut bench = Bench::new();
+        let read = bench.read_in(Pattern::Scattered, old, 5 << 20, 4096);
+        bench.answer(old, 4096);
+        assert_eq!(read.recv().unwrap(), Ok(vec![1; 4096]));
+        assert_eq!(bench.fetches.l1.reader().stats().insertions, 0);
+        // Over the end of the file as its reader knows it.
+        let read = bench.read_in(Pattern::Scattered, old, (1 << 30) - 100, 4096);
+        bench.answer(old, 100);
+        assert_eq!(read.recv().unwrap(), Ok(vec![1; 100]));
+        let read = bench.read_in(Pattern::Scattered, old, (1 << 20) - 100, 4096);
+        assert!(bench.answer(new, 100).is_some(), "the tree hears of the change");
+        assert_eq!(read.recv().unwrap(), Err(Errno::ESTALE), "it is shorter than its reader knows");
+        let read = bench.read_in(Pattern::Scattered, old, 5 << 20, 4096);
+        bench.fetches.fail_all(Errno::EIO);
+        assert_eq!(read.recv().unwrap(), Err(Errno::EIO));
+    }
+
+    #[test]
+    fn too_many_scattered_reads_at_once_share_chunks() {
+        let mut bench = Bench::new();
+        let file = (1, 1 << 30);
+        let reads = (0..=SCATTERED_MAX as u64).map(|place| bench.read_in(Pattern::Scattered, file, place << 12, 4096));
+        assert!(reads.collect::<Vec<_>>().iter().all(Receiver::is_empty));
+        assert_eq!((bench.fetches.scattered.len(), bench.fetches.fetches.len()), (SCATTERED_MAX, 1));
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub struct OpenFile {
     id: FileId,
     inode: InodeKey,
     keeper: Arc<Keeper>,
+    /// Whether the file system is known and this machine's own: asked for once.
+    is_local: OnceLock<bool>,
     /// Found at the first mapped read.
     windows: OnceLock<Arc<Windows>>,
     /// The window of the last read.
@@ -32,7 +34,15 @@ pub struct OpenFile {
 
 impl OpenFile {
     pub(super) fn new(fd: OwnedFd, id: FileId, inode: InodeKey, keeper: Arc<Keeper>) -> Self {
-        Self { fd: Arc::new(fd), id, inode, keeper, windows: OnceLock::new(), window: Mutex::default() }
+        Self {
+            fd: Arc::new(fd),
+            id,
+            inode,
+            keeper,
+            is_local: OnceLock::new(),
+            windows: OnceLock::new(),
+            window: Mutex::default(),
+        }
     }
 
     /// Which file.
@@ -69,15 +79,28 @@ impl OpenFile {
     /// Returns the bytes read: 0 at the end of the file, fewer than asked where the file or its
     /// resident part ends.
     ///
+    /// Cost: one system call, on tmpfs three: it does not know `RWF_NOWAIT`, and is asked what is in memory first.
+    ///
     /// # Errors
     /// [`FsError::WOULD_BLOCK`] if the first byte is not in memory or the file system cannot tell;
     /// else preadv2(2)'s.
     pub fn read_now(&self, offset: u64, target: &mut [u8]) -> Result<usize, FsError> {
         match preadv2(&self.fd, &mut [IoSliceMut::new(target)], offset, ReadWriteFlags::NOWAIT) {
             Ok(count) => Ok(count),
+            Err(Errno::OPNOTSUPP) if self.is_in_memory(offset, target.len()) => self.read_waiting(offset, target),
             Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::INTR) => Err(FsError::WOULD_BLOCK),
             Err(errno) => Err(errno.into()),
         }
+    }
+
+    /// Whether a read of these bytes is a copy and no more, on a file system of this machine that cannot be told not to
+    /// wait. (Others may ask a server first, whatever is in memory.)
+    fn is_in_memory(&self, offset: u64, len: usize) -> bool {
+        self.is_local() && self.residency(offset, len as u64) == Residency::Resident
+    }
+
+    fn is_local(&self) -> bool {
+        *self.is_local.get_or_init(|| has_true_inodes(&*self.fd))
     }
 
     /// Reads what there is at `offset`, waiting for the disk where it must: for worker threads.
@@ -135,11 +158,7 @@ impl OpenFile {
         // Let go of first, so that a torn or outgrown window can be unmapped.
         *current = None;
         let windows = self.windows.get_or_init(|| {
-            if has_true_inodes(&*self.fd) {
-                self.keeper.windows(self.inode, self.fd())
-            } else {
-                Arc::new(Windows::new(self.fd()))
-            }
+            if self.is_local() { self.keeper.windows(self.inode, self.fd()) } else { Arc::new(Windows::new(self.fd())) }
         });
         let window = windows.lend(offset, end, size)?;
         *current = Some(Arc::clone(&window));

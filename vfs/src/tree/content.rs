@@ -107,7 +107,7 @@ impl Tree {
             length,
             reply,
             prefetch: advice.prefetch.collect(),
-            sequential: advice.sequential,
+            pattern: advice.pattern,
         });
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use vfs::reply::OpenOut;
-use vfs::{Answer, Call, DataReply, Errno, FileKind, NoticeScope, Op, OpenReply, OpenView, ROOT_INO};
+use vfs::{Answer, Call, DataReply, Errno, FileKind, NoticeScope, Op, OpenReply, OpenView, Pattern, ROOT_INO};
 
 use super::host::Host;
 use super::rig::Rig;
@@ -180,7 +180,7 @@ fn reads_come_out_with_what_the_engine_needs() {
         assert_eq!((read.fh, read.ino, read.id), (fh, file, rig.host.attr(file).id));
         assert_eq!((read.version, read.size), (1, 100 << 20));
         assert_eq!((read.offset, read.length), (offset, 1 << 20));
-        assert!(read.sequential);
+        assert_eq!(read.pattern, Pattern::Stream);
         prefetch.push(read.prefetch.clone());
         read.reply.data(b"bytes");
         assert_eq!(receiver.try_recv().unwrap(), Ok(b"bytes".to_vec()));

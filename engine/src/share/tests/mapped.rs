@@ -202,15 +202,27 @@ fn residency_knows_written_pages_from_holes() {
 
 #[test]
 fn read_now_copies_what_is_in_memory() {
-    let folder = tempfile::tempdir().expect("folder");
-    let bytes = pattern(PAGE + 10);
-    let file = file_in(folder.path(), "f", &bytes);
-    let mut target = vec![0; 2 * PAGE];
-    assert_eq!(file.read_now(0, &mut target), Ok(bytes.len()));
-    assert_eq!(target[..bytes.len()], bytes);
-    assert_eq!(file.read_now(PAGE as u64, &mut target[..3]), Ok(3));
-    assert_eq!(target[..3], bytes[PAGE..PAGE + 3]);
-    assert_eq!(file.read_now(bytes.len() as u64, &mut target), Ok(0));
+    // tmpfs knows no RWF_NOWAIT, and is read all the same.
+    for folder in [tempfile::tempdir(), tempfile::tempdir_in("/dev/shm")] {
+        let folder = folder.expect("folder");
+        let bytes = pattern(PAGE + 10);
+        let file = file_in(folder.path(), "f", &bytes);
+        let mut target = vec![0; 2 * PAGE];
+        assert_eq!(file.read_now(0, &mut target), Ok(bytes.len()));
+        assert_eq!(target[..bytes.len()], bytes);
+        assert_eq!(file.read_now(PAGE as u64, &mut target[..3]), Ok(3));
+        assert_eq!(target[..3], bytes[PAGE..PAGE + 3]);
+        assert_eq!(file.read_now(bytes.len() as u64, &mut target), Ok(0));
+    }
+}
+
+#[test]
+fn read_now_leaves_what_may_wait_to_others() {
+    let folder = tempfile::tempdir_in("/dev/shm").expect("folder");
+    let file = file_in(folder.path(), "f", &pattern(PAGE));
+    writer(folder.path(), "f").set_len(10 * PAGE as u64).expect("grow");
+    // A hole in tmpfs counts as cold: it might be on swap.
+    assert_eq!(file.read_now(0, &mut vec![0; 2 * PAGE]), Err(FsError::WOULD_BLOCK));
 }
 
 #[test]
