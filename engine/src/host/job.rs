@@ -250,7 +250,7 @@ fn perform(shared: &HostShared, work: &Work, cancel: &Cancel, blocking: Blocking
 
 /// Opens with all of the file's bytes, where they are few: bytes of one version, or none.
 fn open(file: Arc<HeldFile>, inline_max: u32, hash: bool, blocking: Blocking) -> Result<Outcome, FsError> {
-    let mut attr = file.attr()?;
+    let mut attr = file.attr_at_open();
     for _ in 0..INLINE_TRIES {
         // All of it or nothing: a part would have to be asked for again with the rest.
         let inline_max = u64::from(inline_max.min(INLINE_BYTES_MAX));

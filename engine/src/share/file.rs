@@ -9,7 +9,7 @@ use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 use super::attr::{Attr, FileId, size_now, statx_fd};
 use super::error::FsError;
-use super::kernel_fs::has_true_inodes;
+use super::kernel_fs::Storage;
 use super::mapping::{MAP_BYTES_MAX, MappedBytes, Mapping};
 use super::residency::{Residency, residency};
 use super::windows::{InodeKey, Keeper, Windows};
@@ -21,11 +21,12 @@ use super::windows::{InodeKey, Keeper, Windows};
 /// only when a read leaves the window of the last one.
 pub struct OpenFile {
     fd: Arc<OwnedFd>,
-    id: FileId,
     inode: InodeKey,
     keeper: Arc<Keeper>,
-    /// Whether the file system is known and this machine's own: asked for once.
-    is_local: OnceLock<bool>,
+    /// What its file system is; where the share does not know, asked for once.
+    storage: OnceLock<Storage>,
+    /// The attributes when it was opened.
+    attr_at_open: Attr,
     /// Found at the first mapped read.
     windows: OnceLock<Arc<Windows>>,
     /// The window of the last read.
@@ -33,13 +34,13 @@ pub struct OpenFile {
 }
 
 impl OpenFile {
-    pub(super) fn new(fd: OwnedFd, id: FileId, inode: InodeKey, keeper: Arc<Keeper>) -> Self {
+    pub(super) fn new(fd: OwnedFd, attr: Attr, inode: InodeKey, storage: Option<Storage>, keeper: Arc<Keeper>) -> Self {
         Self {
             fd: Arc::new(fd),
-            id,
             inode,
             keeper,
-            is_local: OnceLock::new(),
+            storage: storage.map_or_else(OnceLock::new, OnceLock::from),
+            attr_at_open: attr,
             windows: OnceLock::new(),
             window: Mutex::default(),
         }
@@ -47,7 +48,7 @@ impl OpenFile {
 
     /// Which file.
     pub fn id(&self) -> FileId {
-        self.id
+        self.attr_at_open.id
     }
 
     /// The descriptor, for reads through a ring. Owned jointly, so that an operation in the kernel
@@ -56,12 +57,17 @@ impl OpenFile {
         Arc::clone(&self.fd)
     }
 
+    /// The attributes when it was opened, before anything was read through it.
+    pub fn attr_at_open(&self) -> Attr {
+        self.attr_at_open
+    }
+
     /// The attributes now. Does not wait for a local disk: the inode of an open file is in memory.
     ///
     /// # Errors
     /// The errno of statx(2).
     pub fn attr(&self) -> Result<Attr, FsError> {
-        Ok(Attr::new(self.id, &statx_fd(&self.fd)?))
+        Ok(Attr::new(self.id(), &statx_fd(&self.fd)?))
     }
 
     /// Whether the pages of a range are in the page cache, so that reading them through a map does
@@ -79,28 +85,27 @@ impl OpenFile {
     /// Returns the bytes read: 0 at the end of the file, fewer than asked where the file or its
     /// resident part ends.
     ///
-    /// Cost: one system call, on tmpfs three: it does not know `RWF_NOWAIT`, and is asked what is in memory first.
+    /// Cost: one system call, on tmpfs two: it knows no `RWF_NOWAIT`, and is asked what is in memory first.
     ///
     /// # Errors
     /// [`FsError::WOULD_BLOCK`] if the first byte is not in memory or the file system cannot tell;
     /// else preadv2(2)'s.
     pub fn read_now(&self, offset: u64, target: &mut [u8]) -> Result<usize, FsError> {
+        if self.storage() == Storage::Memory {
+            return match self.residency(offset, target.len() as u64) {
+                Residency::Resident => self.read_waiting(offset, target),
+                Residency::Cold | Residency::Unknown => Err(FsError::WOULD_BLOCK),
+            };
+        }
         match preadv2(&self.fd, &mut [IoSliceMut::new(target)], offset, ReadWriteFlags::NOWAIT) {
             Ok(count) => Ok(count),
-            Err(Errno::OPNOTSUPP) if self.is_in_memory(offset, target.len()) => self.read_waiting(offset, target),
             Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::INTR) => Err(FsError::WOULD_BLOCK),
             Err(errno) => Err(errno.into()),
         }
     }
 
-    /// Whether a read of these bytes is a copy and no more, on a file system of this machine that cannot be told not to
-    /// wait. (Others may ask a server first, whatever is in memory.)
-    fn is_in_memory(&self, offset: u64, len: usize) -> bool {
-        self.is_local() && self.residency(offset, len as u64) == Residency::Resident
-    }
-
-    fn is_local(&self) -> bool {
-        *self.is_local.get_or_init(|| has_true_inodes(&*self.fd))
+    fn storage(&self) -> Storage {
+        *self.storage.get_or_init(|| Storage::of(&*self.fd))
     }
 
     /// Reads what there is at `offset`, waiting for the disk where it must: for worker threads.
@@ -158,7 +163,11 @@ impl OpenFile {
         // Let go of first, so that a torn or outgrown window can be unmapped.
         *current = None;
         let windows = self.windows.get_or_init(|| {
-            if self.is_local() { self.keeper.windows(self.inode, self.fd()) } else { Arc::new(Windows::new(self.fd())) }
+            if self.storage().has_true_inodes() {
+                self.keeper.windows(self.inode, self.fd())
+            } else {
+                Arc::new(Windows::new(self.fd()))
+            }
         });
         let window = windows.lend(offset, end, size)?;
         *current = Some(Arc::clone(&window));
@@ -168,6 +177,6 @@ impl OpenFile {
 
 impl fmt::Debug for OpenFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OpenFile").field("id", &self.id).field("fd", &self.fd).finish_non_exhaustive()
+        f.debug_struct("OpenFile").field("id", &self.id()).field("fd", &self.fd).finish_non_exhaustive()
     }
 }

@@ -9,6 +9,8 @@ use super::error::FsError;
 
 /// procfs, by statfs(2).
 const PROC: u32 = 0x9fa0;
+/// tmpfs, by statfs(2).
+const TMPFS: u32 = 0x0102_1994;
 
 /// Magic numbers from `linux/magic.h`, and from the file system's own source where that header
 /// lacks it.
@@ -42,16 +44,37 @@ const KERNEL_MADE: [u32; 21] = [
 /// may stand for a file of the layer above or below. Nor bcachefs: a snapshot's files have the device and the inode
 /// numbers of the originals, and may have other bytes. (Each subvolume of btrfs is a device of its own.)
 const TRUE_INODES: [u32; 5] = [
-    0x0102_1994, // tmpfs
+    TMPFS,
     0xef53,      // ext2, ext3, ext4
     0x5846_5342, // xfs
     0x9123_683e, // btrfs
     0xf2f5_2010, // f2fs
 ];
 
-/// Whether device and inode number name one file there, as long as it is held open.
-pub(super) fn has_true_inodes(fd: impl AsFd) -> bool {
-    magic(fd).is_ok_and(|magic| TRUE_INODES.contains(&magic))
+/// What can be relied on in a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Storage {
+    /// Nothing that is not asked for: a server may stand behind it.
+    Other,
+    /// Of this machine: device and inode number name one file, as long as it is held open.
+    Local,
+    /// The same, in memory: its reads copy and no more, unless the bytes are on swap. It knows no `RWF_NOWAIT`.
+    Memory,
+}
+
+impl Storage {
+    /// Asks with fstatfs(2); what does not answer is [`Storage::Other`].
+    pub(super) fn of(fd: impl AsFd) -> Self {
+        match magic(fd) {
+            Ok(TMPFS) => Self::Memory,
+            Ok(magic) if TRUE_INODES.contains(&magic) => Self::Local,
+            _ => Self::Other,
+        }
+    }
+
+    pub(super) fn has_true_inodes(self) -> bool {
+        self != Self::Other
+    }
 }
 
 /// Whether files there are windows into the kernel rather than stored bytes.
@@ -90,8 +113,8 @@ mod tests {
         for magic in [BCACHEFS, OVERLAYFS, FUSE] {
             assert!(!TRUE_INODES.contains(&magic), "{magic:#x}");
         }
-        assert!(has_true_inodes(tempfile::tempfile_in("/dev/shm").expect("a file on tmpfs")));
-        assert!(!has_true_inodes(File::open("/proc/self/stat").expect("mounted")));
+        assert_eq!(Storage::of(tempfile::tempfile_in("/dev/shm").expect("a file on tmpfs")), Storage::Memory);
+        assert_eq!(Storage::of(File::open("/proc/self/stat").expect("mounted")), Storage::Other);
     }
 
     #[test]

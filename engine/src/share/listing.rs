@@ -80,7 +80,7 @@ impl Share {
         let directory = DirKey::new(&statx_fd(&handle)?);
         let mut stream = match self.unpark(directory, cursor) {
             Some(stream) => stream,
-            None => DirStream::open(self.reopen(&handle, OFlags::DIRECTORY)?, directory, cursor)?,
+            None => DirStream::open(self.reopen(&handle, OFlags::DIRECTORY)?.0, directory, cursor)?,
         };
         let page = self.fill_page(&mut stream, limit)?;
         if !page.end {

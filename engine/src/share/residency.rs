@@ -44,20 +44,28 @@ struct Cachestat {
 
 /// Residency of a range, clipped to the file; an empty one is resident.
 pub(super) fn residency(fd: BorrowedFd<'_>, offset: u64, len: u64) -> Residency {
-    let Ok(size) = size_now(fd) else {
-        return Residency::Unknown;
-    };
-    let end = size.min(offset.saturating_add(len));
-    if end <= offset {
-        return Residency::Resident;
+    let end = offset.saturating_add(len);
+    match are_cached(fd, offset, end) {
+        // Of a range that goes past the end only the part before it counts.
+        Some(false) => {}
+        known => return if known.is_some() { Residency::Resident } else { Residency::Unknown },
+    }
+    match size_now(fd) {
+        Ok(size) if size >= end => Residency::Cold,
+        Ok(size) if are_cached(fd, offset, size) == Some(true) => Residency::Resident,
+        Ok(_) => Residency::Cold,
+        Err(_) => Residency::Unknown,
+    }
+}
+
+/// Whether each page of a range is in the page cache; `None` where the kernel does not say.
+fn are_cached(fd: BorrowedFd<'_>, start: u64, end: u64) -> Option<bool> {
+    if end <= start {
+        return Some(true);
     }
     let page = rustix::param::page_size() as u64;
-    let pages = end.div_ceil(page) - offset / page;
-    match cached_pages(fd, &CachestatRange { offset, len: end - offset }) {
-        Some(cached) if cached >= pages => Residency::Resident,
-        Some(_) => Residency::Cold,
-        None => Residency::Unknown,
-    }
+    let pages = end.div_ceil(page) - start / page;
+    Some(cached_pages(fd, &CachestatRange { offset: start, len: end - start })? >= pages)
 }
 
 fn cached_pages(fd: BorrowedFd<'_>, range: &CachestatRange) -> Option<u64> {

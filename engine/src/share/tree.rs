@@ -5,15 +5,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use rustix::fs::{
-    CWD, Mode, OFlags, ResolveFlags, Statx, fcntl_getfl, fcntl_setfl, fstatfs, openat, openat2, readlinkat,
-};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, Statx, fcntl_setfl, fstatfs, openat, openat2, readlinkat};
 use rustix::io::Errno;
 
 use super::attr::{Attr, FileId, FileKind, Origin, device, statx_fd};
 use super::error::{FsError, ShareError};
 use super::file::OpenFile;
-use super::kernel_fs;
+use super::kernel_fs::{self, Storage};
 use super::listing::DirStream;
 use super::path::RelPath;
 use super::windows::Keeper;
@@ -55,6 +53,8 @@ pub struct Share {
     root: OwnedFd,
     pub(super) origin: Origin,
     pub(super) parked: Mutex<VecDeque<DirStream>>,
+    /// Of the file system of the root.
+    storage: Storage,
     keeper: Arc<Keeper>,
 }
 
@@ -89,7 +89,9 @@ impl Share {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = openat(CWD, path, flags, Mode::empty()).map_err(|errno| explain(path, errno.into()))?;
         let stat = statx_fd(&root).map_err(|error| explain(path, error))?;
-        let share = Self { root, origin: Origin::new(&stat), parked: Mutex::default(), keeper: Arc::default() };
+        let storage = Storage::of(&root);
+        let share =
+            Self { root, origin: Origin::new(&stat), parked: Mutex::default(), storage, keeper: Arc::default() };
         share.check_environment(path)?;
         Ok(share)
     }
@@ -169,18 +171,19 @@ impl Share {
             Blocking::Allowed => OFlags::empty(),
             Blocking::CachedOnly => OFlags::NONBLOCK,
         };
-        let file = self.reopen(&handle, wait)?;
+        let (file, status) = self.reopen(&handle, wait)?;
         if blocking == Blocking::CachedOnly {
             // It was for the opening. Left on, a ring's reads fail with EAGAIN before Linux 6.5 where they would wait
             // for the disk, and later wait for it inside the shard's system call.
-            fcntl_setfl(&file, fcntl_getfl(&file)?.difference(OFlags::NONBLOCK))?;
+            fcntl_setfl(&file, status)?;
         }
         let opened = statx_fd(&file)?;
         let inode = (device(&opened), opened.stx_ino);
         if inode != (device(&stat), stat.stx_ino) {
             return Err(FsError::STALE); // /proc was covered by another mount
         }
-        Ok(OpenFile::new(file, id, inode, Arc::clone(&self.keeper)))
+        let storage = self.origin.holds(&opened).then_some(self.storage);
+        Ok(OpenFile::new(file, Attr::new(id, &opened), inode, storage, Arc::clone(&self.keeper)))
     }
 
     /// Space and inodes of the file system the root lies on.
@@ -232,13 +235,14 @@ impl Share {
         }
     }
 
-    /// Opens for reading exactly the inode that `handle` holds.
-    pub(super) fn reopen(&self, handle: &OwnedFd, extra: OFlags) -> Result<OwnedFd, FsError> {
+    /// Opens for reading exactly the inode that `handle` holds; also returns the status flags that fcntl(2) can set, as
+    /// they are without those asked for in addition.
+    pub(super) fn reopen(&self, handle: &OwnedFd, extra: OFlags) -> Result<(OwnedFd, OFlags), FsError> {
         let name = format!("/proc/self/fd/{}", handle.as_raw_fd());
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | extra;
         match openat(CWD, &name, flags | OFlags::NOATIME, Mode::empty()) {
-            Err(Errno::PERM) => Ok(openat(CWD, &name, flags, Mode::empty())?),
-            opened => Ok(opened?),
+            Err(Errno::PERM) => Ok((openat(CWD, &name, flags, Mode::empty())?, OFlags::empty())),
+            opened => Ok((opened?, OFlags::NOATIME)),
         }
     }
 }
