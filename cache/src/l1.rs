@@ -5,11 +5,11 @@
 //!
 //! ```text
 //!   L1Reader (any thread)                       L1Writer (one shard)
-//!      │ lookup                                    │ allocate, insert, remove_file
+//!      │ lookup                                    │ allocate, insert
 //!      ▼                                           ▼
 //!   ┌─────────────────── Index ───────────────────────┐    Slabs   who owns which MiB
 //!   │  Table: tag | slot  ──▶  Slots: state, key, len │    S3Fifo  who gives way
-//!   └──────────────────────────────┬──────────────────┘    Files   which slots are a file's
+//!   └──────────────────────────────┬──────────────────┘
 //!                                  ▼ one slot, one frame
 //!        Arena  │ 64 KiB × 16 │ 1 MiB │ 1 MiB │ 64 KiB × 16 │ free │ …      one mapping, never moved
 //!                                  ▲
@@ -26,7 +26,6 @@
 //! checkers: `loomed` tries every interleaving and every reordering of small cases, `shuttled` samples larger ones.
 
 mod arena;
-mod files;
 mod frame;
 mod index;
 mod key;

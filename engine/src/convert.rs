@@ -31,6 +31,27 @@ pub(crate) fn attr_to_wire(attr: &share::Attr) -> wire::Attr {
     }
 }
 
+/// An empty file on the wire, known by its inode number.
+#[cfg(test)]
+pub(crate) fn empty_file_on_wire(ino: u64) -> wire::Attr {
+    let epoch = wire::Timestamp { seconds: 0, nanoseconds: 0 };
+    wire::Attr {
+        id: wire::FileId { ino, birth_ns: 0 },
+        kind: wire::Kind::File,
+        mode: 0o644,
+        nlink: 1,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        size: 0,
+        blocks: 0,
+        atime: epoch,
+        mtime: epoch,
+        ctime: epoch,
+        version: 0,
+    }
+}
+
 fn id_to_wire(id: share::FileId) -> wire::FileId {
     wire::FileId { ino: id.ino, birth_ns: id.birth_ns }
 }

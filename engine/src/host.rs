@@ -6,8 +6,8 @@
 //!                                  ▼                                                        ▼ jobs for the worker pool
 //! ```
 //!
-//! Read [`gate`], [`crowd`] and [`quota`], then `entrance`, `session`, `exchange`. A shard's [`HostService`] owns its sessions; nothing
-//! is shared between shards but the gate, the quotas, the share's root and the pool.
+//! Read [`gate`], [`crowd`] and [`quota`], then `entrance`, `session`, `exchange`. A shard's [`HostService`] owns its
+//! sessions; nothing is shared between shards but the gate, the quotas, the share's root and the pool.
 
 pub mod crowd;
 mod entrance;

@@ -4,17 +4,15 @@
 //! nor shrinks before it is dropped, and the last holder of a frame keeps it alive.
 //!
 //! Pages stay resident once touched: a frame that leaves the cache is filled again at once in a cache at work, and
-//! `MADV_DONTNEED` would buy 256 page faults per MiB of the next fill for nothing. [`Arena::discard`] exists for the
-//! time after: an idle or emptied cache gives its free slabs back when asked to.
+//! `MADV_DONTNEED` would buy 256 page faults per MiB of the next fill for nothing.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::ptr::NonNull;
 
-use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
+use memmap2::{Advice, MmapOptions, MmapRaw};
 
-use super::key::{FrameClass, SLAB_BYTES, UNIT_BYTES, UNITS_PER_SLAB};
-use super::slab::Vacant;
+use super::key::{SLAB_BYTES, UNIT_BYTES, UNITS_PER_SLAB};
 
 /// The mapping under all frames.
 pub(super) struct Arena {
@@ -47,18 +45,5 @@ impl Arena {
         // `units * UNIT_BYTES`, the mapping's length, by the assertion above, so the sum stays within one object.
         let address = unsafe { base.add(unit as usize * UNIT_BYTES) };
         NonNull::new(address).expect("no mapping holds address zero")
-    }
-
-    /// Gives a vacant slab's pages back to the operating system; its bytes read as zeros from then on.
-    ///
-    /// # Errors
-    /// The operating system's, where it refuses; nothing has changed then.
-    pub(super) fn discard(&self, slab: &Vacant) -> io::Result<()> {
-        assert_eq!(slab.class(), FrameClass::Large, "whole slabs only");
-        let offset = slab.slot() as usize * UNIT_BYTES;
-        // SAFETY: `MADV_DONTNEED` zeroes bytes under whoever refers to them. Nobody does: a `Vacant` is the only claim
-        // to its memory (`slab`), it is borrowed throughout, and `FrameMut::lend` would have consumed it. memmap2
-        // checks the range against the mapping, which `self.map` owns.
-        unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, offset, SLAB_BYTES) }
     }
 }

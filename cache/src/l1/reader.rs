@@ -27,7 +27,7 @@ struct Stripe {
 pub(super) struct WriterCounters {
     pub(super) insertions: AtomicU64,
     pub(super) evictions: AtomicU64,
-    pub(super) removals: AtomicU64,
+    pub(super) replacements: AtomicU64,
     pub(super) frames_resident: AtomicU64,
     pub(super) bytes_resident: AtomicU64,
 }
@@ -132,7 +132,7 @@ impl L1Reader {
             misses: sum(|stripe| &stripe.misses),
             insertions: counters.insertions.load(Ordering::Relaxed),
             evictions: counters.evictions.load(Ordering::Relaxed),
-            removals: counters.removals.load(Ordering::Relaxed),
+            replacements: counters.replacements.load(Ordering::Relaxed),
             frames_resident: counters.frames_resident.load(Ordering::Relaxed),
             bytes_resident: counters.bytes_resident.load(Ordering::Relaxed),
         }
@@ -145,7 +145,7 @@ impl fmt::Debug for L1Reader {
     }
 }
 
-/// What a cache has done so far. `insertions == evictions + removals + frames_resident`, always.
+/// What a cache has done so far. `insertions == evictions + replacements + frames_resident`, always.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct L1Stats {
     /// Lookups that found their chunk.
@@ -156,8 +156,8 @@ pub struct L1Stats {
     pub insertions: u64,
     /// Chunks that gave way to others.
     pub evictions: u64,
-    /// Chunks removed with their file or replaced by a newer value of the same key.
-    pub removals: u64,
+    /// Chunks replaced by a newer value of the same key.
+    pub replacements: u64,
     /// Chunks that can be found now.
     pub frames_resident: u64,
     /// Bytes of all frames not free, counted in whole frames: findable, being filled, or unlinked but still held (until

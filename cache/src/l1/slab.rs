@@ -43,8 +43,6 @@ enum Use {
 #[derive(Debug)]
 struct Slab {
     used: Use,
-    /// Lent since it was last discarded, so that its pages may be resident.
-    touched: bool,
     /// Position in `partial` while some but not all small frames are free.
     partial_position: u32,
 }
@@ -63,7 +61,7 @@ pub(super) struct Slabs {
 impl Slabs {
     /// Creates `count` free slabs.
     pub(super) fn new(count: u32) -> Self {
-        let slab = |_| Slab { used: Use::Free, touched: false, partial_position: 0 };
+        let slab = |_| Slab { used: Use::Free, partial_position: 0 };
         Self {
             slabs: (0..count).map(slab).collect(),
             free: (0..count).rev().collect(),
@@ -112,24 +110,6 @@ impl Slabs {
         }
     }
 
-    /// Takes a free slab whose pages may be resident; it counts as untouched from now on.
-    pub(super) fn take_touched(&mut self) -> Option<Vacant> {
-        let position = self.free.iter().position(|&slab| self.slabs[slab as usize].touched)?;
-        let number = self.free.remove(position);
-        let slab = self.slab(number);
-        (slab.used, slab.touched) = (Use::Large, false);
-        self.units_used += u64::from(UNITS_PER_SLAB);
-        Some(Vacant { slot: number * UNITS_PER_SLAB, class: FrameClass::Large })
-    }
-
-    /// Gives back what `take_touched` took; it is lent last from now on.
-    pub(super) fn give_untouched(&mut self, vacant: Vacant) {
-        self.units_used -= u64::from(UNITS_PER_SLAB);
-        let number = vacant.slot / UNITS_PER_SLAB;
-        self.slab(number).used = Use::Free;
-        self.free.insert(0, number);
-    }
-
     /// Lists the frames in use in a slab.
     pub(super) fn used_in(&self, slab: u32) -> impl Iterator<Item = u32> + use<> {
         let used: u16 = match self.slabs[slab as usize].used {
@@ -156,8 +136,7 @@ impl Slabs {
 
     fn take_slab(&mut self, used: Use) -> Option<u32> {
         let number = self.free.pop()?;
-        let slab = self.slab(number);
-        (slab.used, slab.touched) = (used, true);
+        self.slab(number).used = used;
         Some(number)
     }
 
@@ -228,20 +207,6 @@ mod tests {
         let _second = slabs.take(FrameClass::Small).unwrap();
         slabs.give(first);
         slabs.give(first);
-    }
-
-    #[test]
-    fn touched_slabs_are_found_once() {
-        let mut slabs = Slabs::new(3);
-        let large = slabs.take(FrameClass::Large).unwrap().slot();
-        assert!(slabs.take_touched().is_none(), "in use, so not idle");
-        slabs.give(large);
-        let idle = slabs.take_touched().unwrap();
-        assert_eq!(idle.slot(), large);
-        slabs.give_untouched(idle);
-        assert!(slabs.take_touched().is_none());
-        assert_eq!(slabs.units_used(), 0);
-        assert_eq!((0..3).filter_map(|_| slabs.take(FrameClass::Large)).count(), 3);
     }
 
     proptest! {

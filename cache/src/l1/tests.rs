@@ -79,24 +79,22 @@ fn a_newer_value_replaces_the_older_and_holders_keep_theirs() {
     check(&older, word(&key, 1));
     let newer = reader.lookup(&key).unwrap();
     check(&newer, word(&key, 2));
-    assert_eq!((newer.len(), reader.stats().removals, reader.stats().frames_resident), (100, 1, 1));
+    assert_eq!((newer.len(), reader.stats().replacements, reader.stats().frames_resident), (100, 1, 1));
 }
 
 #[test]
 fn held_frames_survive_everything_that_can_happen_to_their_chunk() {
     let (reader, mut writer) = cache_of(4);
-    let removed = put(&mut writer, small(1, 0), 7, UNIT_BYTES).unwrap();
+    let passed_over = put(&mut writer, small(1, 0), 7, UNIT_BYTES).unwrap();
     let replaced = put(&mut writer, large(2, 0), 7, SLAB_BYTES).unwrap();
-    let twin = removed.clone();
-    writer.remove_file(1);
+    let twin = passed_over.clone();
     drop(put(&mut writer, large(2, 0), 8, SLAB_BYTES));
-    assert!(reader.lookup(&small(1, 0)).is_none());
     for round in 0..200 {
         let key = if round % 3 == 0 { large(9, round) } else { small(9, round) };
         put(&mut writer, key, u64::from(round), 512).unwrap();
     }
     assert!(reader.stats().evictions > 100);
-    drop(removed);
+    drop(passed_over);
     check(&twin, word(&small(1, 0), 7));
     check(&replaced, word(&large(2, 0), 7));
     drop((reader, writer));
@@ -132,25 +130,6 @@ fn one_held_small_frame_blocks_its_own_slab_only() {
 }
 
 #[test]
-fn removing_a_file_takes_all_its_versions_and_no_other_file() {
-    let (reader, mut writer) = cache_of(2);
-    for index in 0..8 {
-        put(&mut writer, small(1, index), 0, 8).unwrap();
-        put(&mut writer, ChunkKey { version: 2, ..small(1, index) }, 0, 8).unwrap();
-        put(&mut writer, small(2, index), 0, 8).unwrap();
-    }
-    writer.remove_file(1);
-    writer.remove_file(77);
-    for index in 0..8 {
-        assert!(reader.lookup(&small(1, index)).is_none());
-        assert!(reader.lookup(&ChunkKey { version: 2, ..small(1, index) }).is_none());
-        assert!(reader.lookup(&small(2, index)).is_some());
-    }
-    let stats = reader.stats();
-    assert_eq!((stats.removals, stats.bytes_resident), (16, 8 * UNIT_BYTES as u64));
-}
-
-#[test]
 fn a_peek_is_not_a_use() {
     let (reader, mut writer) = cache_of(1);
     put(&mut writer, small(1, 0), 0, 8).unwrap();
@@ -174,22 +153,6 @@ fn chunks_in_use_outlive_a_stream_many_times_the_budget() {
         put(&mut writer, small(2, index), 0, 8).unwrap();
     }
     assert!((0..40).all(|hot| reader.lookup(&small(1, hot)).is_some()));
-}
-
-#[test]
-fn trim_returns_memory_that_nobody_uses_and_nothing_else() {
-    let (reader, mut writer) = cache_of(4);
-    put(&mut writer, large(1, 0), 0, SLAB_BYTES).unwrap();
-    put(&mut writer, large(1, 1), 0, SLAB_BYTES).unwrap();
-    let kept = put(&mut writer, small(2, 0), 0, UNIT_BYTES).unwrap();
-    assert_eq!(writer.trim().unwrap(), 0, "everything is in use");
-    writer.remove_file(1);
-    assert_eq!(writer.trim().unwrap(), 2 << 20);
-    assert_eq!(writer.trim().unwrap(), 0, "once");
-    check(&kept, word(&small(2, 0), 0));
-    assert_eq!(reader.stats().bytes_resident, UNIT_BYTES as u64);
-    let blank = (0..3).map(|_| writer.allocate(FrameClass::Large).unwrap()).collect::<Vec<_>>();
-    assert!(blank.iter().all(|frame| frame.iter().all(|&byte| byte == 0)), "discarded pages read as zeros");
 }
 
 #[test]
@@ -244,8 +207,6 @@ enum Op {
     Lookup(ChunkKey),
     Hold(ChunkKey),
     Release(prop::sample::Index),
-    RemoveFile(u64),
-    Trim,
 }
 
 fn class() -> impl Strategy<Value = FrameClass> {
@@ -268,16 +229,14 @@ fn op() -> impl Strategy<Value = Op> {
         8 => key().prop_map(Op::Lookup),
         2 => key().prop_map(Op::Hold),
         3 => any::<prop::sample::Index>().prop_map(Op::Release),
-        1 => (0..4_u64).prop_map(Op::RemoveFile),
-        1 => Just(Op::Trim),
     ]
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
-    /// Against a map that never forgets: what is found is what was last put there, what was removed is not found, held
-    /// frames do not change, the budget holds and the counters add up after every step.
+    /// Against a map that never forgets: what is found is what was last put there, held frames do not change,
+    /// the budget holds and the counters add up after every step.
     #[test]
     fn answers_like_a_map_that_may_forget(slabs in 1..4_u64, ops in prop::collection::vec(op(), 1..250)) {
         let (reader, mut writer) = cache_of(slabs);
@@ -301,7 +260,7 @@ proptest! {
                 Op::Lookup(key) => {
                     lookups += 1;
                     if let Some(frame) = reader.lookup(&key) {
-                        let (round, len) = model.get(&key).copied().expect("found what was never put or was removed");
+                        let (round, len) = model.get(&key).copied().expect("found what was never put");
                         check(&frame, word(&key, round));
                         prop_assert_eq!(frame.len(), len);
                     }
@@ -314,11 +273,6 @@ proptest! {
                 }
                 Op::Release(pick) if !held.is_empty() => drop(held.swap_remove(pick.index(held.len()))),
                 Op::Release(_) => {}
-                Op::RemoveFile(file) => {
-                    writer.remove_file(file);
-                    model.retain(|key, _| key.file != file);
-                }
-                Op::Trim => drop(writer.trim()),
             }
             for (frame, word, len) in &held {
                 check(frame, *word);
@@ -328,7 +282,7 @@ proptest! {
             prop_assert!(stats.bytes_resident <= slabs << 20);
             prop_assert_eq!(stats.hits + stats.misses, lookups);
             prop_assert_eq!(stats.insertions, insertions);
-            prop_assert_eq!(stats.insertions, stats.evictions + stats.removals + stats.frames_resident);
+            prop_assert_eq!(stats.insertions, stats.evictions + stats.replacements + stats.frames_resident);
             let found = model.keys().filter(|key| reader.peek(key).is_some()).count() as u64;
             prop_assert_eq!(found, stats.frames_resident, "as many are found as are said to be there");
         }
@@ -382,9 +336,6 @@ fn readers_never_see_foreign_bytes() {
             let number = (round.wrapping_mul(0x9e37_79b9) >> 7) as u32 % KEYS;
             let key = key(number);
             drop(put(&mut writer, key, round % 4, len(&key)));
-            if round % 512 == 511 {
-                writer.remove_file(round % 7);
-            }
         }
         // A chunk to find, should the scheduler have kept a reader from finding any so far.
         for number in 0..KEYS {
@@ -397,7 +348,7 @@ fn readers_never_see_foreign_bytes() {
     });
     let stats = reader.stats();
     assert!(stats.evictions > 1000, "{stats:?}");
-    assert_eq!(stats.insertions, stats.evictions + stats.removals + stats.frames_resident);
+    assert_eq!(stats.insertions, stats.evictions + stats.replacements + stats.frames_resident);
     let all: Vec<_> = std::iter::from_fn(|| writer.allocate(FrameClass::Large)).collect();
     assert_eq!(all.len(), 3, "every frame came home");
 }

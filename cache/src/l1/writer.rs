@@ -1,4 +1,4 @@
-//! The writing end: the one thread that lends memory, publishes, evicts and removes.
+//! The writing end: the one thread that lends memory, publishes, replaces and evicts.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::arena::Arena;
-use super::files::Files;
 use super::frame::{Frame, FrameMut};
 use super::index::Index;
 use super::key::{ChunkKey, FrameClass, SLAB_BYTES, UNIT_BYTES, UNITS_PER_SLAB};
@@ -73,7 +72,6 @@ pub fn l1(config: L1Config) -> Result<(L1Reader, L1Writer), L1Error> {
         lane: Lane::new(shared),
         slabs: Slabs::new(slabs),
         policy: S3Fifo::new(slots),
-        files: Files::new(slots),
         places: vec![Place { cell: Cell::NONE, hash: 0 }; slots as usize].into_boxed_slice(),
         counts: Counts::default(),
     };
@@ -93,7 +91,7 @@ struct Place {
 struct Counts {
     insertions: u64,
     evictions: u64,
-    removals: u64,
+    replacements: u64,
 }
 
 /// Fills and empties the cache; one owner, who may hand it to another thread.
@@ -104,7 +102,6 @@ pub struct L1Writer {
     lane: Arc<Lane>,
     slabs: Slabs,
     policy: S3Fifo,
-    files: Files,
     places: Box<[Place]>,
     counts: Counts,
 }
@@ -160,48 +157,13 @@ impl L1Writer {
             let home = self.index().slots.retire(older);
             self.policy.remove(older);
             self.forget(older, home);
-            self.counts.removals += 1;
+            self.counts.replacements += 1;
         }
         self.places[slot as usize] = Place { cell, hash };
         self.policy.admit(slot, key.class.units(), hash);
-        self.files.add(slot, key.file);
         self.counts.insertions += 1;
         self.show_counts();
         frame
-    }
-
-    /// Removes every chunk of a file, of all versions, held or not. Holders keep their bytes.
-    ///
-    /// Cost: O(chunks of the file).
-    pub fn remove_file(&mut self, file: u64) {
-        while let Some(slot) = self.files.any_of(file) {
-            let home = self.index().remove(self.places[slot as usize].cell, slot);
-            self.policy.remove(slot);
-            self.forget(slot, home);
-            self.counts.removals += 1;
-        }
-        self.collect_returned();
-        self.show_counts();
-    }
-
-    /// Gives the memory of free slabs back to the operating system; returns how many bytes.
-    ///
-    /// For quiet times, such as after [`remove_file`](Self::remove_file) of large files: a system call per slab, and
-    /// page faults when the memory is used again. A cache at work has no free slabs.
-    ///
-    /// # Errors
-    /// The operating system's, where it refuses; the cache goes on as before.
-    pub fn trim(&mut self) -> std::io::Result<u64> {
-        self.collect_returned();
-        let mut bytes = 0;
-        while let Some(vacant) = self.slabs.take_touched() {
-            let discarded = self.lane.shared.arena.discard(&vacant);
-            self.slabs.give_untouched(vacant);
-            discarded?;
-            bytes += SLAB_BYTES as u64;
-        }
-        self.show_counts();
-        Ok(bytes)
     }
 
     /// Returns another reading end.
@@ -295,7 +257,6 @@ impl L1Writer {
 
     /// Closes the books on a slot that left the table and the queues.
     fn forget(&mut self, slot: u32, home: bool) {
-        self.files.remove(slot);
         self.places[slot as usize].cell = Cell::NONE;
         if home {
             self.slabs.give(slot);
@@ -308,11 +269,11 @@ impl L1Writer {
     }
 
     fn show_counts(&self) {
-        let Counts { insertions, evictions, removals } = self.counts;
+        let Counts { insertions, evictions, replacements } = self.counts;
         let shown = &self.lane.shared.counters;
         shown.insertions.store(insertions, Ordering::Relaxed);
         shown.evictions.store(evictions, Ordering::Relaxed);
-        shown.removals.store(removals, Ordering::Relaxed);
+        shown.replacements.store(replacements, Ordering::Relaxed);
         shown.frames_resident.store(self.policy.len() as u64, Ordering::Relaxed);
         shown.bytes_resident.store(self.slabs.units_used() * UNIT_BYTES as u64, Ordering::Relaxed);
     }

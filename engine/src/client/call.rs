@@ -507,7 +507,7 @@ pub(super) fn begin(call: CallId, head: &Response) -> Option<Output> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use transport::wire::{Attr, Kind, Timestamp};
+    use crate::convert::empty_file_on_wire;
 
     #[test]
     fn handles_of_a_lost_connection_are_not_closed_on_the_next() {
@@ -540,23 +540,8 @@ mod tests {
 
     #[test]
     fn another_file_under_a_path_is_stale_and_closed() {
-        let time = Timestamp { seconds: 0, nanoseconds: 0 };
-        let attr = Attr {
-            id: FileId { ino: 2, birth_ns: 0 },
-            kind: Kind::File,
-            mode: 0o644,
-            nlink: 1,
-            uid: 0,
-            gid: 0,
-            rdev: 0,
-            size: 1,
-            blocks: 8,
-            atime: time,
-            mtime: time,
-            ctime: time,
-            version: 1,
-        };
-        let (mut calls, result) = reopened(Response::Opened { handle: 7, attr, data: 0, hash: None });
+        let (mut calls, result) =
+            reopened(Response::Opened { handle: 7, attr: empty_file_on_wire(2), data: 0, hash: None });
         assert_eq!(result, Err(CallError::Stale));
         assert_eq!(calls.pop_closed(), Some(7), "the host must not keep it open for nobody");
     }

@@ -386,18 +386,9 @@ mod tests {
     #[test]
     fn a_train_too_long_for_its_path_does_not_end_segmentation() {
         let mut io = PollIo::open(bind_local(), OPTIONS).expect("a door");
-        let target = TransmitTarget { remote: io.local_addr, src_ip: None, ecn: None, segment_size: Some(66_000) };
-        let train = |io: &mut PollIo, segment_size| {
-            let mut buffer = io.transmit_buffer().expect("a buffer");
-            buffer.payload.resize(1_500, 1);
-            let mut train = buffer.into_train(TransmitTarget { segment_size: Some(1_000), ..target }, &io.stats);
-            // Longer than any datagram; what is behind it passes.
-            train.payload.resize(66_100, 1);
-            train.target.segment_size = Some(segment_size);
-            train
-        };
-        for (segment_size, bytes_sent, segmentation) in [(66_000, 100, true), (1_000, 66_200, false)] {
-            let train = train(&mut io, segment_size);
+        // The first stride is longer than any datagram; the 100 bytes behind it pass.
+        for (stride, bytes_sent, segmentation) in [(66_000, 100, true), (1_000, 66_200, false)] {
+            let train = io.buffers.take_oversized(io.local_addr, stride, &io.stats);
             assert_eq!(io.depart_singly(&mut Departing { train, left: 0 }), Departure::Gone);
             assert_eq!((io.stats.bytes_sent, io.stats.segmentation), (bytes_sent, segmentation));
         }

@@ -5,6 +5,8 @@ use crate::sys::address::Family;
 use crate::sys::msg::{self, Envelope};
 use crate::sys::ring::Train;
 use std::io;
+#[cfg(test)]
+use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 
 /// A buffer for one train: write datagrams to `payload`, then give it to
@@ -69,6 +71,19 @@ impl TransmitPool {
 
     pub(super) fn put_train(&mut self, train: Train) {
         self.put(TransmitBuffer { payload: train.payload, envelope: train.envelope });
+    }
+
+    /// A train of 66,100 bytes in datagrams of `stride`: past what [`TransmitBuffer::into_train`] lets through, so that a
+    /// stride can be longer than any path takes.
+    #[cfg(test)]
+    pub(super) fn take_oversized(&mut self, remote: SocketAddr, stride: usize, stats: &IoStats) -> Train {
+        let mut buffer = self.take().expect("a buffer");
+        buffer.payload.resize(1_500, 1);
+        let target = TransmitTarget { remote, src_ip: None, ecn: None, segment_size: Some(1_000) };
+        let mut train = buffer.into_train(target, stats);
+        train.payload.resize(66_100, 1);
+        train.target.segment_size = Some(stride);
+        train
     }
 }
 

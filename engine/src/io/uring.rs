@@ -301,18 +301,9 @@ mod tests {
         let sockets = bind_group(address, NonZeroU16::MIN).expect("a free port");
         let socket = sockets.into_iter().next().expect("one socket");
         let mut io = UringIo::open(socket, IoOptions::STANDARD).map_err(|(error, _)| error).expect("a door");
-        let target = TransmitTarget { remote: io.local_addr, src_ip: None, ecn: None, segment_size: Some(66_000) };
-        let train = |io: &mut UringIo, segment_size| {
-            let mut buffer = io.transmit_buffer().expect("a buffer");
-            buffer.payload.resize(1_500, 1);
-            let mut train = buffer.into_train(TransmitTarget { segment_size: Some(1_000), ..target }, &io.stats);
-            // Longer than any datagram; what is behind it passes.
-            train.payload.resize(66_100, 1);
-            train.target.segment_size = Some(segment_size);
-            train
-        };
-        for (segment_size, bytes_sent, segmentation) in [(66_000, 100, true), (1_000, 66_200, false)] {
-            let train = train(&mut io, segment_size);
+        // The first stride is longer than any datagram; the 100 bytes behind it pass.
+        for (stride, bytes_sent, segmentation) in [(66_000, 100, true), (1_000, 66_200, false)] {
+            let train = io.buffers.take_oversized(io.local_addr, stride, &io.stats);
             io.on_sent(train, Err(io::Error::from_raw_os_error(libc::EINVAL)));
             assert_eq!((io.stats.bytes_sent, io.stats.segmentation), (bytes_sent, segmentation));
         }

@@ -90,26 +90,10 @@ impl Listing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use transport::wire::{Attr, FileId, Kind, Timestamp};
+    use crate::convert::empty_file_on_wire;
 
     fn entry(cookie: u64) -> Entry {
-        let epoch = Timestamp { seconds: 0, nanoseconds: 0 };
-        let attr = Attr {
-            id: FileId { ino: cookie, birth_ns: 0 },
-            kind: Kind::File,
-            mode: 0o644,
-            nlink: 1,
-            uid: 0,
-            gid: 0,
-            rdev: 0,
-            size: 0,
-            blocks: 0,
-            atime: epoch,
-            mtime: epoch,
-            ctime: epoch,
-            version: 0,
-        };
-        Entry { name: cookie.to_string().into_bytes(), cookie, attr }
+        Entry { name: cookie.to_string().into_bytes(), cookie, attr: empty_file_on_wire(cookie) }
     }
 
     #[test]

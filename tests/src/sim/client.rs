@@ -148,11 +148,7 @@ impl ClientEnd {
             self.client.handle_timeout(now, &mut self.node);
         }
         self.apply_events(now);
-        let mut train = Vec::new();
-        while let Some(transmit) = self.node.poll_transmit(now, &mut train) {
-            let stride = transmit.segment_size.unwrap_or(train.len());
-            net.send(now, self.address, transmit.remote, transmit.ecn, &train, stride);
-        }
+        net.send_all(now, self.address, &mut self.node);
         self.apply_events(now);
         self.node.check_invariants();
         self.dirty = self.node.has_output();

@@ -99,11 +99,7 @@ impl Impostor {
             self.node.handle_timeout(now);
         }
         self.apply_events(now);
-        let mut train = Vec::new();
-        while let Some(transmit) = self.node.poll_transmit(now, &mut train) {
-            let stride = transmit.segment_size.unwrap_or(train.len());
-            net.send(now, self.address, transmit.remote, transmit.ecn, &train, stride);
-        }
+        net.send_all(now, self.address, &mut self.node);
         self.apply_events(now);
         self.dirty = self.node.has_output();
     }

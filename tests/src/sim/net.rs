@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-use transport::Inbound;
+use transport::{Inbound, Node};
 
 /// Datagrams under way at once, as in a long but finite queue; more are lost.
 const PACKETS_MAX: usize = 65_536;
@@ -78,6 +78,15 @@ impl Net {
     /// Datagrams sent so far, by anybody.
     pub fn carried(&self) -> u64 {
         self.carried
+    }
+
+    /// Sends all that a node has to say now.
+    pub(super) fn send_all(&mut self, now: Instant, from: SocketAddr, node: &mut Node) {
+        let mut train = Vec::new();
+        while let Some(transmit) = node.poll_transmit(now, &mut train) {
+            let stride = transmit.segment_size.unwrap_or(train.len());
+            self.send(now, from, transmit.remote, transmit.ecn, &train, stride);
+        }
     }
 
     /// Cuts a train into datagrams and sends each on its way.
