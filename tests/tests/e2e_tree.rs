@@ -1,13 +1,19 @@
 //! The tree that a mount shows is the tree that was shared.
 
 use std::cell::Cell;
+use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use rustix::fs::FileType;
+use rustix::fs::{Dir, FileType};
 use tests::e2e::{Io, Pair, snapshot, tree};
 use tests::on_both_backends;
 
-on_both_backends!(a_tree_of_everything_looks_the_same, a_real_tree_looks_the_same);
+on_both_backends!(
+    a_tree_of_everything_looks_the_same,
+    a_real_tree_looks_the_same,
+    a_listing_shows_what_is_new_to_who_opens_and_to_who_rewinds
+);
 
 fn a_tree_of_everything_looks_the_same(io: Io) {
     let mut pair = Pair::up(io);
@@ -42,4 +48,39 @@ fn a_real_tree_looks_the_same(io: Io) {
     assert!(original.len() > 100, "/usr/share has {} entries", original.len());
     let copy = snapshot::take_some(&mount.point, &|path, _| original.contains_key(path));
     snapshot::assert_same(&original, &copy);
+}
+
+/// By when a new file is in a listing: ten times what is promised, for machines that are busy.
+const SHOWN_WITHIN: Duration = Duration::from_secs(5);
+
+fn a_listing_shows_what_is_new_to_who_opens_and_to_who_rewinds(io: Io) {
+    let mut pair = Pair::up(io);
+    fs::write(pair.share().join("old"), "").unwrap();
+    pair.start_host(&[]);
+    let mount = pair.mount("mnt");
+    // The kernel keeps the listing of one who goes on holding the directory open.
+    let mut held = Dir::new(
+        rustix::fs::open(
+            &mount.point,
+            rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC,
+            rustix::fs::Mode::empty(),
+        )
+        .unwrap(),
+    )
+    .unwrap();
+    let mut rewound = || -> bool {
+        held.rewind();
+        std::iter::from_fn(|| held.read()).any(|entry| entry.unwrap().file_name().to_bytes() == b"new")
+    };
+    let opened = || fs::read_dir(&mount.point).unwrap().any(|entry| entry.unwrap().file_name() == "new");
+    assert!(!rewound() && !opened());
+    fs::write(pair.share().join("new"), "").unwrap();
+    let made_at = Instant::now();
+    let (mut by_open, mut by_rewind) = (false, false);
+    while !(by_open && by_rewind) {
+        assert!(made_at.elapsed() < SHOWN_WITHIN, "shown to who opens: {by_open}, to who rewinds: {by_rewind}");
+        by_rewind = by_rewind || rewound();
+        by_open = by_open || opened();
+        std::thread::yield_now();
+    }
 }

@@ -116,6 +116,8 @@ pub(crate) struct DirHandle {
     /// Whether a listing began with the pages held.
     has_begun: bool,
     pub(crate) waiting: Vec<Listing>,
+    /// When the kernel must be told to forget the listing that it keeps, should this still be open then.
+    pub(crate) expires_at: Option<Instant>,
 }
 
 /// A page asked for.
@@ -176,7 +178,14 @@ impl From<DirPlusReply> for ListReply {
 
 impl DirHandle {
     pub(crate) fn new(ino: u64) -> Self {
-        Self { ino, pages: VecDeque::new(), fetching: Vec::new(), has_begun: false, waiting: Vec::new() }
+        Self {
+            ino,
+            pages: VecDeque::new(),
+            fetching: Vec::new(),
+            has_begun: false,
+            waiting: Vec::new(),
+            expires_at: None,
+        }
     }
 
     /// A listing begins at the start: as rewinddir(3) wants, not with what was listed before.

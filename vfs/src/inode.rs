@@ -36,6 +36,8 @@ pub(crate) struct Inode {
     pub(crate) cached_version: Option<u64>,
     /// Open handles of the file.
     pub(crate) handles: Vec<u64>,
+    /// When the listing in the kernel's cache began, if a directory may have one there.
+    pub(crate) listed_at: Option<Instant>,
 }
 
 /// Attributes, and how far they can be trusted.
@@ -162,6 +164,7 @@ impl InodeTable {
                     // The number went to another file: nothing known of the old one holds.
                     inode.id = id;
                     inode.cached_version = None;
+                    inode.listed_at = None;
                     inode.handles.clear();
                 }
                 inode.seen = entry.seen;
@@ -257,6 +260,7 @@ impl Inode {
             children: 0,
             cached_version: None,
             handles: Vec::new(),
+            listed_at: None,
         }
     }
 }

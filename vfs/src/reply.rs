@@ -244,6 +244,15 @@ impl OpenReply {
     }
 }
 
+impl OpenReply {
+    /// Grants a handle for a directory, whose listing the kernel keeps; `keep_cache` says whether to list what it has.
+    pub fn opened_directory(self, dh: u64, keep_cache: bool) {
+        let mut flags = FopenFlags::FOPEN_CACHE_DIR;
+        flags.set(FopenFlags::FOPEN_KEEP_CACHE, keep_cache);
+        self.send(|fuse| fuse.opened(FileHandle(dh), flags), || OpenOut { fh: dh, keep_cache });
+    }
+}
+
 impl StatfsReply {
     /// Answers with the figures.
     pub fn statfs(self, stat: &StatFs) {

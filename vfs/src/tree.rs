@@ -9,7 +9,7 @@ mod content;
 mod listing;
 mod names;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -46,19 +46,23 @@ pub struct TreeOptions {
     pub entry_ttl: Duration,
     /// Time to live of a name's absence; zero for none.
     pub negative_ttl: Duration,
+    /// How old a listing in the kernel's cache may be when a directory is opened or rewound.
+    pub listing_ttl: Duration,
     /// User and group shown as the owner of every file; `None` for the host's own.
     pub owner: Option<(u32, u32)>,
 }
 
 impl TreeOptions {
-    /// One second for attributes and names, half of it for absence, the host's owners.
+    /// One second for attributes and names, half of it for absence and listings, the host's owners.
     ///
     /// A second is what NFS and sshfs users know as close-to-open without leases. Absence is
-    /// trusted for less: programs that wait for a file ask for it again and again.
+    /// trusted for less: programs that wait for a file ask for it again and again. Listings too, so that the names in
+    /// one outlive a walk that begins with it: names that are too old are asked for one by one.
     pub const CLOSE_TO_OPEN: Self = Self {
         attr_ttl: Duration::from_secs(1),
         entry_ttl: Duration::from_secs(1),
         negative_ttl: Duration::from_millis(500),
+        listing_ttl: Duration::from_millis(500),
         owner: None,
     };
 }
@@ -100,6 +104,8 @@ pub struct Tree {
     inodes: InodeTable,
     files: OpenFiles,
     dirs: Arena<DirHandle>,
+    /// The handles with a time to expire, by that time.
+    expiries: BTreeSet<(Instant, u64)>,
     listed: Listed,
     pending: Arena<Pending>,
     /// Each is pending too, but for `Close`; of those there are no more than files were open.
@@ -118,6 +124,7 @@ impl Tree {
             inodes: InodeTable::new(root),
             files: OpenFiles::new(),
             dirs: Arena::new(OPEN_DIRECTORIES_MAX),
+            expiries: BTreeSet::new(),
             listed: Listed::default(),
             pending: Arena::new(CALLS_PENDING_MAX),
             calls: VecDeque::new(),
@@ -162,7 +169,7 @@ impl Tree {
                 self.read(ino, fh, offset, length, reply);
             }
             Op::Release { fh, reply } => self.release(fh, reply),
-            Op::Opendir { ino, reply } => self.opendir(ino, reply),
+            Op::Opendir { ino, reply } => self.opendir(now, ino, reply),
             Op::Readdir { ino, dh, offset, reply } => {
                 self.readdir(now, ino, dh, offset, reply.into());
             }
@@ -233,8 +240,12 @@ impl Tree {
             }
             pending.error(errno);
         }
-        for listing in self.dirs.iter_mut().flat_map(DirHandle::drop_work) {
-            listing.reply.error(errno);
+        self.expiries.clear();
+        for dir in self.dirs.iter_mut() {
+            dir.expires_at = None;
+            for listing in dir.drop_work() {
+                listing.reply.error(errno);
+            }
         }
         for read in self.reads.drain(..) {
             read.reply.error(errno);
@@ -244,6 +255,21 @@ impl Tree {
             open.reply.error(errno);
         }
         self.calls.clear();
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) must be called at the latest.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.expiries.first().map(|&(at, _)| at)
+    }
+
+    /// Has the kernel forget the listings that are too old and that somebody may rewind to.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(&(at, dh)) = self.expiries.first()
+            && at <= now
+        {
+            self.expiries.pop_first();
+            self.expire(now, dh);
+        }
     }
 
     /// The next question to the host.
@@ -278,9 +304,11 @@ impl Tree {
                 assert!(file.size == size || (!inode.seen.is_whole && file.size > size));
             }
         }
-        for (_, dir) in self.dirs.iter() {
+        for (dh, dir) in self.dirs.iter() {
             dir.check_invariants();
+            assert!(dir.expires_at.is_none_or(|at| self.expiries.contains(&(at, dh))));
         }
+        assert_eq!(self.expiries.len(), self.dirs.iter().filter(|(_, dir)| dir.expires_at.is_some()).count());
         assert!(self.reads.len() <= READS_QUEUED_MAX);
         let asked = self.calls.iter().filter(|(_, call)| !matches!(call, Call::Close { .. }));
         for (id, call) in asked {
@@ -322,11 +350,13 @@ impl Tree {
         }
     }
 
-    /// Tells the kernel to forget, unless too much waits to be told.
-    fn notify(&mut self, ino: u64, scope: NoticeScope) {
-        if self.notices.len() < NOTICES_QUEUED_MAX {
+    /// Tells the kernel to forget, unless too much waits to be told; says whether it will be.
+    fn notify(&mut self, ino: u64, scope: NoticeScope) -> bool {
+        let has_room = self.notices.len() < NOTICES_QUEUED_MAX;
+        if has_room {
             self.notices.push_back(Notice { ino, scope, then: None });
         }
+        has_room
     }
 
     /// The attributes as this mount shows them.

@@ -306,12 +306,16 @@ impl Service for MountService {
 
     fn handle_timeout(&mut self, now: Instant, node: &mut Node) {
         self.client.handle_timeout(now, node);
+        if let Some(tree) = &mut self.tree {
+            tree.handle_timeout(now);
+        }
         self.settle(now, node);
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
         let offer_at = self.notice.as_ref().map(|&(_, offer_at)| offer_at);
-        self.client.poll_timeout().into_iter().chain(offer_at).min()
+        let tree = self.tree.as_ref().and_then(Tree::poll_timeout);
+        self.client.poll_timeout().into_iter().chain(offer_at).chain(tree).min()
     }
 
     fn poll_file_read(&mut self) -> Option<FileRead> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{Pending, Tree, TreeOptions, shown};
 use crate::attr::{Attr, FileKind};
-use crate::call::{Answer, Call, CallId, DirEntry};
+use crate::call::{Answer, Call, CallId, DirEntry, NoticeScope};
 use crate::directory::{
     DirHandle, ListReply, Listing, OFFSET_DOT_DOT, OFFSET_FIRST, Page, Position, WAITING_PER_HANDLE_MAX, cursor_at,
     offset_after,
@@ -29,25 +29,62 @@ enum Filled {
 }
 
 impl Tree {
-    pub(super) fn opendir(&mut self, ino: u64, reply: OpenReply) {
-        match self.inodes.get(ino) {
-            Ok(inode) if inode.seen.attr.kind == FileKind::Directory => {}
+    pub(super) fn opendir(&mut self, now: Instant, ino: u64, reply: OpenReply) {
+        let listing_ttl = self.options.listing_ttl;
+        let is_fresh = |at: Instant| now.saturating_duration_since(at) < listing_ttl;
+        let keep_cache = match self.inodes.get_mut(ino) {
+            Ok(inode) if inode.seen.attr.kind == FileKind::Directory => {
+                inode.listed_at = inode.listed_at.filter(|&at| is_fresh(at));
+                inode.listed_at.is_some()
+            }
             Ok(_) => return reply.error(Errno::ENOTDIR),
             Err(errno) => return reply.error(errno),
-        }
+        };
         match self.dirs.insert(DirHandle::new(ino)) {
             Ok(dh) => {
-                // Who opens a directory lists it. If this cannot be asked now, the listing tells.
-                let _ = self.ask_page(dh, 0);
-                reply.opened(dh, false);
+                self.let_expire(now, dh);
+                if !keep_cache {
+                    // Who opens a directory lists it. If this cannot be asked now, the listing tells.
+                    let _ = self.ask_page(dh, 0);
+                }
+                reply.opened_directory(dh, keep_cache);
             }
             Err(_) => reply.error(Errno::ENFILE),
+        }
+    }
+
+    /// From now on the kernel may keep what this handle lists: a while, then it is told to forget it.
+    ///
+    /// For a handle that is closed by then there is no need: whoever opens the directory next decides.
+    fn let_expire(&mut self, now: Instant, dh: u64) {
+        if let Some(dir) = self.dirs.get_mut(dh)
+            && dir.expires_at.is_none()
+        {
+            let at = now + self.options.listing_ttl;
+            dir.expires_at = Some(at);
+            self.expiries.insert((at, dh));
+        }
+    }
+
+    /// Has the kernel forget the listing of a directory that is still open, so that a rewind lists anew.
+    pub(super) fn expire(&mut self, now: Instant, dh: u64) {
+        let Some(dir) = self.dirs.get_mut(dh) else { return };
+        let ino = dir.ino;
+        dir.expires_at = None;
+        if let Ok(inode) = self.inodes.get_mut(ino) {
+            inode.listed_at = None;
+            if !self.notify(ino, NoticeScope::Data) {
+                self.let_expire(now, dh);
+            }
         }
     }
 
     pub(super) fn releasedir(&mut self, dh: u64, reply: EmptyReply) {
         match self.dirs.remove(dh) {
             Some(mut dir) => {
+                if let Some(at) = dir.expires_at {
+                    self.expiries.remove(&(at, dh));
+                }
                 for listing in dir.drop_work() {
                     listing.reply.error(Errno::EBADF);
                 }
@@ -62,6 +99,11 @@ impl Tree {
             Some(dir) if dir.ino == ino => {
                 if offset == 0 {
                     dir.begin();
+                    // The kernel asks for the start only where its cache has none.
+                    if let Ok(inode) = self.inodes.get_mut(ino) {
+                        inode.listed_at = Some(now);
+                    }
+                    self.let_expire(now, dh);
                 }
                 let listing = Listing { offset, has_any: false, has_entries: false, reply };
                 self.list(now, dh, listing);

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use vfs::{Answer, Call, DirEntry, DirReply, EntryReply, Errno, FileKind, Op, ROOT_INO};
+use vfs::{
+    Answer, Call, DirEntry, DirReply, EntryReply, Errno, FileKind, NoticeScope, Op, OpenReply, ROOT_INO, TreeOptions,
+};
 
 use super::host::Host;
 use super::rig::Rig;
@@ -120,6 +122,69 @@ fn a_rewind_lists_what_is_there_now() {
     assert_eq!(rig.list(ROOT_INO, dh, 4096).len(), 4);
     rig.host.create(ROOT_INO, b"new", FileKind::Regular);
     assert_eq!(rig.list(ROOT_INO, dh, 4096).len(), 5);
+}
+
+/// How long the kernel may list out of its own cache.
+const LISTING_TTL: Duration = TreeOptions::CLOSE_TO_OPEN.listing_ttl;
+const MOMENT: Duration = Duration::from_millis(1);
+
+/// Opens the root; whether the kernel may list what it has.
+fn open_root(rig: &mut Rig) -> (u64, bool) {
+    let (reply, receiver) = OpenReply::channel();
+    rig.feed(Op::Opendir { ino: ROOT_INO, reply });
+    rig.settle();
+    let out = receiver.try_recv().unwrap().unwrap();
+    (out.fh, out.keep_cache)
+}
+
+#[test]
+fn the_kernel_lists_a_directory_anew_out_of_its_cache_for_a_while() {
+    let mut rig = rig(2);
+    let (first, keep_cache) = open_root(&mut rig);
+    assert!(!keep_cache, "nothing was listed yet");
+    rig.list(ROOT_INO, first, 4096);
+    rig.releasedir(first).unwrap();
+    assert_eq!(rig.tree.poll_timeout(), None, "nobody can rewind");
+    rig.take_asked();
+    rig.pass(LISTING_TTL - MOMENT);
+    let (second, keep_cache) = open_root(&mut rig);
+    assert!(keep_cache);
+    assert_eq!(rig.take_asked(), []);
+    rig.releasedir(second).unwrap();
+    rig.pass(MOMENT);
+    let (third, keep_cache) = open_root(&mut rig);
+    assert!(!keep_cache, "it counts from the listing, not from the last open");
+    assert_eq!(cursors(&rig.take_asked()), [0], "and the first page is asked for");
+    rig.releasedir(third).unwrap();
+}
+
+#[test]
+fn what_was_only_opened_is_not_taken_for_listed() {
+    let mut rig = rig(2);
+    let (first, _) = open_root(&mut rig);
+    rig.releasedir(first).unwrap();
+    assert!(!open_root(&mut rig).1);
+}
+
+#[test]
+fn a_directory_that_stays_open_is_not_rewound_to_an_old_listing() {
+    let mut rig = rig(2);
+    let (dh, _) = open_root(&mut rig);
+    rig.list(ROOT_INO, dh, 4096);
+    for _ in 0..2 {
+        let due = rig.tree.poll_timeout().expect("the kernel has a listing that will be too old");
+        assert!(due <= rig.now + LISTING_TTL);
+        rig.now = due;
+        rig.tree.handle_timeout(rig.now);
+        rig.settle();
+        assert_eq!(std::mem::take(&mut rig.notices), [(ROOT_INO, NoticeScope::Data)]);
+        assert_eq!(rig.tree.poll_timeout(), None, "once is enough");
+        let (other, keep_cache) = open_root(&mut rig);
+        assert!(!keep_cache, "who opens it now lists anew, too");
+        rig.releasedir(other).unwrap();
+        // The kernel asks again, and has another listing.
+        rig.list(ROOT_INO, dh, 4096);
+    }
 }
 
 #[test]
