@@ -16,6 +16,7 @@
 mod bars;
 mod curves;
 mod headline;
+mod marks;
 mod overview;
 mod scale;
 
@@ -136,7 +137,7 @@ fn card(index: usize, row: &RecordedRow, palette: &Palette<'_>) -> Markup {
         article.card.wide[has_curves] id=(format!("row-{index}")) {
             h3 { (words::row(&row.name)) }
             p.sub {
-                (row.unit) ", " (better) @if !row.peers.is_empty() { "; × is ours ÷ theirs" }
+                (words::unit(&row.unit)) ", " (better) @if !row.peers.is_empty() { "; × is ours ÷ theirs" }
             }
             p.sub { span.raw { (row.name) } }
             div.charts {
@@ -179,7 +180,7 @@ fn machine_line(machine: &Machine) -> Markup {
     html! {
         ul.facts { @for fact in facts.into_iter().flatten() { li { (fact) } } }
         @if let Some(load) = busy(machine) {
-            p.warning { "The machine was busy before the run: load " (words::figure(load)) ". Trust ratios, not figures." }
+            p.warning { "The machine was busy before the run: load " (format!("{load:.2}")) ". Trust ratios, not figures." }
         }
     }
 }
@@ -281,6 +282,19 @@ mod tests {
         assert!(!page.contains("http://") && !page.contains("https://") && !page.contains("@import"));
         assert!(!page.contains("url("));
         assert!(page.contains("default-src 'none'"));
+    }
+
+    #[test]
+    fn no_element_has_an_attribute_twice() {
+        let sample =
+            Recorded::read(std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sample/invented.json")));
+        let page = render(&sample.unwrap());
+        for tag in page.split('<').filter_map(|text| text.split('>').next()) {
+            let names: Vec<&str> = tag.split("=\"").filter_map(|part| part.rsplit([' ', '"']).next()).collect();
+            let names = &names[..names.len() - 1];
+            let distinct: BTreeSet<&&str> = names.iter().collect();
+            assert_eq!(distinct.len(), names.len(), "{tag}");
+        }
     }
 
     #[test]

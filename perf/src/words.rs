@@ -13,6 +13,9 @@ const WORDS: [(&str, &str); 7] = [
     ("first_byte_warm", "First byte after open, warm"),
 ];
 
+/// Parts of row names that are written in capitals.
+const ABBREVIATIONS: [&str; 6] = ["cpu", "io", "lan", "quic", "tcp", "wan"];
+
 /// First words of row names, as headings.
 const SECTIONS: [(&str, &str); 3] = [("transport", "Bare streams"), ("mount", "Through a mount"), ("get", "Copying")];
 
@@ -56,8 +59,25 @@ fn known<'w>(table: &[(&str, &'w str)], word: &str) -> Option<&'w str> {
     table.iter().find(|(key, _)| *key == word).map(|(_, text)| *text)
 }
 
+/// A unit as it is printed for people.
+pub fn unit(unit: &str) -> &str {
+    match unit {
+        "us" => "µs",
+        "%" => "% of a core",
+        other => other,
+    }
+}
+
 fn spelled(word: &str) -> String {
-    let text = word.replace('_', " ");
+    let part = |part: &str| match part {
+        part if ABBREVIATIONS.contains(&part) => part.to_uppercase(),
+        "4k" => "4 KiB".to_owned(),
+        part => match part.strip_prefix("qd") {
+            Some(depth) if depth.parse::<u32>().is_ok() => format!("QD{depth}"),
+            _ => part.to_owned(),
+        },
+    };
+    let text = word.split('_').map(part).collect::<Vec<_>>().join(" ");
     let mut chars = text.chars();
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
@@ -160,7 +180,9 @@ mod tests {
         check("transport.mtu1500.goodput", "Bare streams: Goodput, one stream · MTU 1500");
         check("mount.mtu9000.cpu_sender", "Through a mount: CPU per GB, sending · MTU 9000");
         check("get.mtu1500", "Copying: Speed · MTU 1500");
-        check("wan.loss_1_percent", "Wan: Loss 1 percent");
+        check("wan.loss_1_percent", "WAN: Loss 1 percent");
+        check("mount.random_read_4k_qd32", "Through a mount: Random read 4 KiB QD32");
+        check("idle.qdx", "Idle: Qdx");
         check("idle", "Idle");
         check("", "");
     }

@@ -2,6 +2,8 @@
 
 use maud::{Markup, html};
 
+use super::headline::verdict;
+use super::marks::{self, anchor, per_cent};
 use super::scale::Scale;
 use crate::peers;
 use crate::recorded::RecordedRow;
@@ -54,12 +56,14 @@ pub fn chart(index: usize, row: &RecordedRow) -> Markup {
         figure {
             svg.bars role="img" width="100%" height=(ground + BOTTOM_PX)
                 aria-labelledby=(format!("{title} {description}")) {
-                title id=(title) { (words::full(&row.name)) " in " (row.unit) }
+                title id=(title) { (words::full(&row.name)) " in " (words::unit(&row.unit)) }
                 desc id=(description) { (describe(row)) }
                 @for mark in scale.marks() {
                     @let place = per_cent(scale.place(mark));
                     line.grid x1=(place) x2=(place) y1=(TOP_PX) y2=(ground) {}
-                    text.tick x=(place) y=(ground + 15) text-anchor=(anchor(scale.place(mark))) { (words::tick(mark)) }
+                }
+                @for mark in marks::fitting(&scale, &scale.marks(), words::tick) {
+                    text.tick x=(per_cent(mark.place)) y=(ground + 15) text-anchor=(anchor(mark.place)) { (mark.text) }
                 }
                 @if let Some(line) = drawn {
                     @let place = per_cent(scale.place(line));
@@ -93,7 +97,7 @@ fn bar(row: &RecordedRow, name: &str, median: f64, scale: &Scale, top: usize) ->
     let spread = row.spread_of(name).filter(|spread| spread.max > spread.min);
     html! {
         g {
-            title { (words::contender(name)) ": " (words::figure(median)) " " (row.unit) (range(row, name)) }
+            title { (words::contender(name)) ": " (words::figure(median)) " " (words::unit(&row.unit)) (range(row, name)) }
             text.name.ours[name == OURS] x="0" y=(top + 15) {
                 (words::chart_name(name)) @if clear { tspan.quiet { " in clear" } }
             }
@@ -106,17 +110,10 @@ fn bar(row: &RecordedRow, name: &str, median: f64, scale: &Scale, top: usize) ->
                 line.whisker x1=(greatest) x2=(greatest) y1=(top + 24) y2=(top + 32) {}
             }
             @if let Some(ratio) = ratio {
-                text class=(format!("ratio {}", standing(row.advantage(name)))) x="100%" dx="56" y=(top + 32)
+                text class=(format!("ratio {}", row.advantage(name).map_or("level", verdict))) x="100%" dx="56" y=(top + 32)
                     text-anchor="end" { (words::times(ratio)) }
             }
         }
-    }
-}
-
-fn standing(advantage: Option<f64>) -> &'static str {
-    match advantage {
-        Some(advantage) if advantage < 1.0 => "bad",
-        _ => "good",
     }
 }
 
@@ -165,20 +162,6 @@ fn table(row: &RecordedRow) -> Markup {
                 }
             }
         }
-    }
-}
-
-/// A place as an attribute's value.
-pub fn per_cent(place: f64) -> String {
-    format!("{place:.2}%")
-}
-
-/// Keeps the text at a place inside of the drawing.
-pub fn anchor(place: f64) -> &'static str {
-    match place {
-        place if place < 12.0 => "start",
-        place if place > 88.0 => "end",
-        _ => "middle",
     }
 }
 

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use maud::{Markup, html};
 
 use super::Palette;
-use super::bars::{self, anchor, per_cent};
+use super::bars;
+use super::marks::{self, Mark, anchor, per_cent};
 use super::scale::Scale;
 use crate::recorded::{Point, RecordedRow};
 use crate::report::OURS;
@@ -32,9 +33,6 @@ const DOTS_MAX: usize = 16;
 /// From this quotient of the greatest and the least value on, the axis is logarithmic.
 const LOGARITHMIC_FROM: f64 = 20.0;
 
-/// Marks below the plot, at most; more crowd a phone's width.
-const X_MARKS_MAX: usize = 6;
-
 /// Rows of a table, at most; the JSON has them all.
 const TABLE_ROWS_MAX: usize = 60;
 
@@ -47,7 +45,7 @@ struct Chart<'r> {
     y_unit: &'r str,
     curves: &'r Curves,
     x: Scale,
-    x_marks: Vec<(f64, String)>,
+    x_marks: Vec<Mark>,
     y: Scale,
     /// A value to draw a line at: 10 GbE.
     limit: Option<f64>,
@@ -60,7 +58,7 @@ pub fn over_time(index: usize, row: &RecordedRow, palette: &Palette<'_>) -> Mark
         return html! {};
     };
     let x = Scale::from_zero(range.x_max);
-    let x_marks = x.marks().into_iter().map(|mark| (mark, words::tick(mark))).collect();
+    let x_marks = marks::fitting(&x, &x.marks(), words::tick);
     let limit = Some(bars::line(row).unwrap_or(bars::LINE_1500)).filter(|&line| line <= range.y_max * 2.0);
     Chart {
         id: format!("time-{index}"),
@@ -82,8 +80,8 @@ pub fn by_percentile(index: usize, row: &RecordedRow, palette: &Palette<'_>) -> 
     let Some(range) = Range::of(&row.percentiles) else {
         return html! {};
     };
-    let x = Scale::percentile(range.x_min, range.x_max);
-    let x_marks = x.marks().into_iter().map(|mark| (mark, words::tick(mark))).collect();
+    let x = Scale::percentile(row.percentiles.values().flatten().map(|point| point[0]));
+    let x_marks = marks::fitting(&x, &x.marks(), percentile_mark);
     Chart {
         id: format!("percentiles-{index}"),
         title: "Latency by percentile",
@@ -94,9 +92,19 @@ pub fn by_percentile(index: usize, row: &RecordedRow, palette: &Palette<'_>) -> 
         x_marks,
         y: range.y_scale(),
         limit: None,
-        x_text: |percentile| format!("p{}", words::tick(percentile)),
+        x_text: |percentile| match percentile_mark(percentile) {
+            word if word == MAXIMUM => word,
+            number => format!("p{number}"),
+        },
     }
     .draw(palette)
+}
+
+/// The word for the hundredth percentile.
+const MAXIMUM: &str = "max";
+
+fn percentile_mark(percentile: f64) -> String {
+    if percentile >= 100.0 { MAXIMUM.to_owned() } else { words::tick(percentile) }
 }
 
 /// Scaling with the row's `x_unit`; empty if the row has none.
@@ -122,10 +130,10 @@ pub fn by_size(index: usize, row: &RecordedRow, palette: &Palette<'_>) -> Markup
         id: format!("points-{index}"),
         title: &title,
         x_name: unit,
-        y_unit: &row.unit,
+        y_unit: words::unit(&row.unit),
         curves: &row.points,
         x,
-        x_marks: x_marks(&row.points, x_text),
+        x_marks: marks::fitting(&x, &places(&row.points), x_text),
         y,
         limit,
         x_text,
@@ -133,13 +141,12 @@ pub fn by_size(index: usize, row: &RecordedRow, palette: &Palette<'_>) -> Markup
     .draw(palette)
 }
 
-/// The places that were measured, thinned out until they fit below the plot.
-fn x_marks(curves: &Curves, text: fn(f64) -> String) -> Vec<(f64, String)> {
+/// The places that were measured, in order.
+fn places(curves: &Curves) -> Vec<f64> {
     let mut places: Vec<f64> = curves.values().flatten().map(|point| point[0]).collect();
     places.sort_by(f64::total_cmp);
     places.dedup();
-    let every = places.len().div_ceil(X_MARKS_MAX).max(1);
-    places.into_iter().step_by(every).map(|place| (place, text(place))).collect()
+    places
 }
 
 /// What the curves of a chart cover.
@@ -192,10 +199,9 @@ impl Chart<'_> {
                         line.grid x1="0" x2="100%" y1=(place) y2=(place) {}
                         text.tick x="-6" y=(place) dy="4" text-anchor="end" { (words::tick(mark)) }
                     }
-                    @for (mark, text) in &self.x_marks {
-                        @let place = self.x.place(*mark);
-                        line.grid x1=(per_cent(place)) x2=(per_cent(place)) y1=(ground) y2=(ground + 4.0) {}
-                        text.tick x=(per_cent(place)) y=(ground + 17.0) text-anchor=(anchor(place)) { (text) }
+                    @for Mark { place, text } in &self.x_marks {
+                        line.grid x1=(per_cent(*place)) x2=(per_cent(*place)) y1=(ground) y2=(ground + 4.0) {}
+                        text.tick x=(per_cent(*place)) y=(ground + 17.0) text-anchor=(anchor(*place)) { (text) }
                     }
                     @if let Some(limit) = self.limit {
                         @let place = y_place(limit);
@@ -281,9 +287,7 @@ impl Chart<'_> {
     fn table(&self) -> Markup {
         let mut curves = self.drawn_last_ours();
         curves.reverse();
-        let mut places: Vec<f64> = curves.iter().flat_map(|(_, points)| points.iter().map(|point| point[0])).collect();
-        places.sort_by(f64::total_cmp);
-        places.dedup();
+        let places = places(self.curves);
         let every = places.len().div_ceil(TABLE_ROWS_MAX).max(1);
         let value = |points: &[Point], place: f64| {
             points.iter().find(|point| point[0] == place).map(|point| words::figure(point[1]))
@@ -387,10 +391,6 @@ mod tests {
         let points: Vec<Value> = (0..12).map(|step| json!([4096.0 * 2.0_f64.powi(step), step])).collect();
         let chart = drawn(json!({"points": {"ours": points}, "x_unit": "bytes"}), by_size);
         assert!(chart.contains("4 KiB") && chart.contains("By size"));
-        let marks = x_marks(&[("ours".to_owned(), vec![[1.0, 1.0]; 1])].into(), words::tick);
-        assert_eq!(marks, [(1.0, "1".to_owned())]);
-        let many: Vec<Point> = (0..100).map(|place| [f64::from(place), 1.0]).collect();
-        assert!(x_marks(&[("ours".to_owned(), many)].into(), words::tick).len() <= X_MARKS_MAX);
         let shards = drawn(json!({"points": {"ours": [[1, 1], [2, 1.9]]}, "x_unit": "shards"}), by_size);
         assert!(shards.contains("By shards"));
     }

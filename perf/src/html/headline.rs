@@ -10,7 +10,7 @@ use crate::words;
 const LEVEL: f64 = 0.03;
 
 /// Cards at the top; the overview below them has every row.
-const CARDS_MAX: usize = 6;
+const CARDS_MAX: usize = 5;
 
 /// Defeats shown at once; the others are folded away below them.
 const DEFEATS_SHOWN: usize = 6;
@@ -29,13 +29,18 @@ pub struct Standing<'r> {
 }
 
 impl Standing<'_> {
-    /// Ahead, level or behind, as the class of a style too.
+    /// See [`verdict`].
     pub fn verdict(&self) -> &'static str {
-        match self.advantage {
-            advantage if advantage > 1.0 + LEVEL => "good",
-            advantage if advantage < 1.0 - LEVEL => "bad",
-            _ => "level",
-        }
+        verdict(self.advantage)
+    }
+}
+
+/// Ahead, level or behind, by the name of its style.
+pub fn verdict(advantage: f64) -> &'static str {
+    match advantage {
+        advantage if advantage > 1.0 + LEVEL => "good",
+        advantage if advantage < 1.0 - LEVEL => "bad",
+        _ => "level",
     }
 }
 
@@ -70,8 +75,9 @@ pub fn lede(recorded: &Recorded) -> Markup {
     };
     let count = |verdict: &str| closest.iter().filter(|standing| standing.verdict() == verdict).count();
     let failed = recorded.rows.iter().filter(|row| row.ours.is_none()).count();
+    let best = if first.row.unit == "GB/s" { "fastest" } else { "best" };
     html! {
-        h1 { (words::times(first.advantage)) " the best encrypted peer" }
+        h1 { (words::times(first.advantage)) " the " (best) " encrypted peer" }
         p.lede {
             (pair(first)) " (" (words::full(&first.row.name)) "). Over all "
             (closest.len()) " rows with an encrypted peer, Wormhole is ahead of the best of them in "
@@ -97,8 +103,8 @@ pub fn cards(recorded: &Recorded) -> Markup {
             div.cards {
                 @for standing in &speeds {
                     div.card.headline {
-                        p.number class=(standing.verdict()) { (words::times(standing.advantage)) }
-                        p.against { "of " (standing.peer) }
+                        p class=(format!("number {}", standing.verdict())) { (words::times(standing.advantage)) }
+                        p.against { "as fast as " (standing.peer) }
                         p.what { (words::full(&standing.row.name)) }
                         p.sub { (pair(standing)) }
                     }
@@ -141,7 +147,13 @@ fn defeat(standing: &Standing<'_>) -> Markup {
 fn pair(standing: &Standing<'_>) -> String {
     let figure = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), words::figure);
     let theirs = standing.row.peers.get(standing.peer).copied();
-    format!("Wormhole {}, {} {} {}", figure(standing.row.ours), standing.peer, figure(theirs), standing.row.unit)
+    format!(
+        "Wormhole {}, {} {} {}",
+        figure(standing.row.ours),
+        standing.peer,
+        figure(theirs),
+        words::unit(&standing.row.unit)
+    )
 }
 
 fn reason(row: &RecordedRow) -> String {
@@ -166,9 +178,9 @@ mod tests {
             "peers": {"quinn": 1.0, "s2n-quic": 1.6, "iperf3": 4.0},
         }]));
         let lede = lede(&report).into_string();
-        assert!(lede.contains("<h1>1.25× the best encrypted peer</h1>"), "{lede}");
+        assert!(lede.contains("<h1>1.25× the fastest encrypted peer</h1>"), "{lede}");
         let cards = cards(&report).into_string();
-        assert!(cards.contains("of s2n-quic"));
+        assert!(cards.contains("as fast as s2n-quic"));
         // TCP in clear is faster, and that is said.
         assert!(cards.contains("0.50×") && cards.contains("in clear"), "{cards}");
     }
@@ -181,7 +193,7 @@ mod tests {
             {"name": "mount.mtu1500.sequential_cold", "unit": "GB/s", "failures": {"ours": "cut off"}},
         ]));
         let lede = lede(&report).into_string();
-        assert!(lede.contains("0.50× the best") && lede.contains("It failed in 1"), "{lede}");
+        assert!(lede.contains("0.50× the fastest") && lede.contains("It failed in 1"), "{lede}");
         let cards = cards(&report).into_string();
         assert!(cards.contains("0.33×") && cards.contains("cut off"), "{cards}");
     }

@@ -2,8 +2,8 @@
 
 use maud::{Markup, html};
 
-use super::bars::{anchor, per_cent};
 use super::headline::{Standing, closest, standings};
+use super::marks::{self, anchor, per_cent};
 use super::scale::Scale;
 use crate::recorded::{Recorded, RecordedRow};
 use crate::words;
@@ -75,10 +75,8 @@ fn key(class: &str) -> Markup {
 fn axis(scale: &Scale) -> Markup {
     html! {
         svg.lane width="100%" height="16" {
-            @for mark in scale.marks() {
-                text.tick x=(per_cent(scale.place(mark))) y="12" text-anchor=(anchor(scale.place(mark))) {
-                    (words::tick(mark)) "×"
-                }
+            @for mark in marks::fitting(scale, &scale.marks(), |mark| format!("{}×", words::tick(mark))) {
+                text.tick x=(per_cent(mark.place)) y="12" text-anchor=(anchor(mark.place)) { (mark.text) }
             }
         }
     }

@@ -7,7 +7,7 @@ pub struct Scale {
     /// Ends of the axis, after `project`.
     from: f64,
     to: f64,
-    /// What a linear axis marks.
+    /// What a linear axis marks; on one of percentiles, the room for the greatest value of all.
     step: f64,
 }
 
@@ -24,8 +24,8 @@ const MARKS: f64 = 4.0;
 /// Marks on a logarithmic axis, at most.
 const LOG_MARKS_MAX: usize = 6;
 
-/// Percentiles beyond this one share the end of their axis: the runs are too few to tell them apart.
-const PERCENTILE_MAX: f64 = 99.999;
+/// How much further out than the last percentile the greatest value of all stands, in nines.
+const MAXIMUM_NINES: f64 = 0.7;
 
 impl Scale {
     /// From zero to a round number not below `greatest`.
@@ -64,11 +64,21 @@ impl Scale {
         Self { kind: Kind::Linear, from, to, step: (to - from) / MARKS }
     }
 
-    /// From one percentile to another, each further nine as long as the one before.
-    pub fn percentile(least: f64, greatest: f64) -> Self {
-        let (from, to) = (nines(least), nines(greatest));
+    /// From the least percentile to the greatest, each further nine as long as the one before. The hundredth, the
+    /// greatest value of all, has no end of nines and stands a little beyond the others.
+    pub fn percentile(percentiles: impl Iterator<Item = f64>) -> Self {
+        let (mut from, mut to, mut has_maximum) = (f64::INFINITY, 0.0_f64, false);
+        for nines in percentiles.map(nines) {
+            if nines.is_finite() {
+                (from, to) = (from.min(nines), to.max(nines));
+            } else {
+                has_maximum = true;
+            }
+        }
+        let from = if from.is_finite() { from } else { 0.0 };
+        let to = if has_maximum { to + MAXIMUM_NINES } else { to };
         let to = if to - from < 1e-9 { from + 1.0 } else { to };
-        Self { kind: Kind::Percentile, from, to, step: 0.0 }
+        Self { kind: Kind::Percentile, from, to, step: if has_maximum { MAXIMUM_NINES } else { 0.0 } }
     }
 
     /// Where a value stands, in per cent of the axis; what lies outside stands at the end.
@@ -95,10 +105,12 @@ impl Scale {
                 marks
             }
             Kind::Logarithmic => self.log_marks(),
-            Kind::Percentile => [0.0, 50.0, 90.0, 99.0, 99.9, 99.99, 99.999]
-                .into_iter()
-                .filter(|&mark| (self.from - 1e-9..=self.to + 1e-9).contains(&nines(mark)))
-                .collect(),
+            Kind::Percentile => {
+                let last = self.to - self.step + 1e-9;
+                let finite = [0.0, 50.0, 90.0, 99.0, 99.9, 99.99, 99.999];
+                let marks = finite.into_iter().filter(|&mark| (self.from - 1e-9..=last).contains(&nines(mark)));
+                marks.chain((self.step > 0.0).then_some(100.0)).collect()
+            }
         }
     }
 
@@ -132,9 +144,9 @@ impl Scale {
     }
 }
 
-/// How many nines a percentile has: 90 has one, 99 two, 50 about a third of one.
+/// How many nines a percentile has: 90 has one, 99 two, 50 about a third of one, 100 without end.
 fn nines(percentile: f64) -> f64 {
-    -(1.0 - percentile.clamp(0.0, PERCENTILE_MAX) / 100.0).log10()
+    -(1.0 - percentile.clamp(0.0, 100.0) / 100.0).log10()
 }
 
 /// The next number not below `step` that is 1, 2 or 5 times a power of ten.
@@ -175,13 +187,22 @@ mod tests {
 
     #[test]
     fn each_further_nine_is_as_long_as_the_one_before() {
-        let scale = Scale::percentile(0.0, 99.9);
-        let places = [90.0, 99.0, 99.9].map(|percentile| scale.place(percentile).round());
+        let scale = |percentiles: &[f64]| Scale::percentile(percentiles.iter().copied());
+        let places = [90.0, 99.0, 99.9].map(|percentile| scale(&[0.0, 99.9]).place(percentile).round());
         assert_eq!(places, [33.0, 67.0, 100.0]);
-        assert_eq!(Scale::percentile(50.0, 99.9).marks(), [50.0, 90.0, 99.0, 99.9]);
-        // The greatest value of all has a place too.
-        assert_eq!(Scale::percentile(50.0, 100.0).place(100.0), 100.0);
-        assert_eq!(Scale::percentile(50.0, 50.0).place(50.0), 0.0);
+        assert_eq!(scale(&[50.0, 99.9]).marks(), [50.0, 90.0, 99.0, 99.9]);
+        assert_eq!(scale(&[50.0]).place(50.0), 0.0);
+    }
+
+    #[test]
+    fn the_greatest_value_of_all_stands_beyond_the_last_percentile() {
+        let scale = Scale::percentile([50.0, 99.0, 100.0].into_iter());
+        assert_eq!(scale.marks(), [50.0, 90.0, 99.0, 100.0]);
+        assert_eq!(scale.place(100.0), 100.0);
+        assert!(scale.place(99.0) < 80.0);
+        let alone = Scale::percentile([100.0].into_iter());
+        assert_eq!((alone.place(100.0), alone.marks()), (100.0, vec![0.0, 100.0]));
+        assert_eq!(Scale::percentile(std::iter::empty()).place(50.0).round(), 30.0);
     }
 
     #[test]

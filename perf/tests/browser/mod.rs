@@ -4,7 +4,7 @@
 //! each message one JSON object and a zero byte. No port is opened and no page but ours is visited. A page's complaints
 //! are collected from three sources: console calls, uncaught exceptions, and the browser's own log.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -19,6 +19,9 @@ const PROGRAMS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "g
 
 /// How long one answer may take: a first start on a busy machine takes about 10 s.
 const ANSWER_LIMIT: Duration = Duration::from_secs(120);
+
+/// How long the browser may take to end when asked to.
+const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// Messages read ahead of the test; a page of ours causes about twenty.
 const MESSAGES_MAX: usize = 4096;
@@ -248,8 +251,12 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // It ends when its pipe closes; the signal is for one that hangs.
+        // Asked to, it ends its helpers and lets go of its profile; the signal is for one that hangs.
+        self.session = None;
+        let _ = self.call("Browser.close", json!({}));
         self.commands = None;
+        let deadline = Instant::now() + END_LIMIT;
+        while self.next(deadline).is_ok() {}
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
