@@ -137,7 +137,7 @@ pub fn times(ratio: f64) -> String {
         ratio if ratio >= 9.95 => 1,
         _ => 2,
     };
-    format!("{ratio:.digits$}×")
+    grouped(&format!("{ratio:.digits$}")) + "×"
 }
 
 /// Bytes as the largest binary unit they fill, such as `4 KiB`.
@@ -210,7 +210,7 @@ mod tests {
     fn ticks_sizes_ratios_and_dates() {
         assert_eq!([tick(0.5), tick(2.0), tick(20000.0), tick(0.0)], ["0.5", "2", "20,000", "0"]);
         assert_eq!([size(512.0), size(4096.0), size(1_572_864.0)], ["512 B", "4 KiB", "1.5 MiB"]);
-        assert_eq!([times(1.614), times(12.34), times(120.4)], ["1.61×", "12.3×", "120×"]);
+        assert_eq!([times(1.614), times(12.34), times(1204.0)], ["1.61×", "12.3×", "1,204×"]);
         assert_eq!(date("2026-11-21T05:06:07Z"), "2026-11-21 05:06 UTC");
         assert_eq!(date("yesterday"), "yesterday");
         assert_eq!(date("2026T5"), "2026T5");
