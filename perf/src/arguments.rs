@@ -217,23 +217,23 @@ fn reading() -> [Command; 3] {
     [
         Command::new("html")
             .about("Draws a report as one page, with nothing to load and no script")
-            .args([file("report", "JSON of a run"), file("page", "Where the page goes")]),
+            .args([file("report", "REPORT", "JSON of a run"), file("page", "PAGE", "Where the page goes")]),
         Command::new("compare").about("Says what changed beyond noise from one report to another").args([
-            file("old", "JSON of the run before"),
-            file("new", "JSON of the run after"),
+            file("old", "OLD", "JSON of the run before"),
+            file("new", "NEW", "JSON of the run after"),
             flag("json", "Print JSON instead of words"),
             flag("fail-on-regression", "Exit with 1 if a row became worse"),
         ]),
         Command::new("specification").about("Generates the figures of SPECIFICATION.md from reports").args([
-            file("reports", "JSON of runs; all of docs/figures unless named").required(false).num_args(0..),
+            file("reports", "REPORT", "JSON of runs; all of docs/figures unless named").required(false).num_args(0..),
             flag("check", "Fail if the file has other figures").conflicts_with("write"),
             flag("write", "Put the figures into the file"),
         ]),
     ]
 }
 
-fn file(name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).required(true).value_name("FILE").value_parser(value_parser!(PathBuf)).help(help)
+fn file(name: &'static str, value: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).required(true).value_name(value).value_parser(value_parser!(PathBuf)).help(help)
 }
 
 fn inner(name: &'static str) -> Command {

@@ -131,10 +131,9 @@ impl<'r> Palette<'r> {
 }
 
 fn card(index: usize, row: &RecordedRow, palette: &Palette<'_>) -> Markup {
-    let has_curves = !(row.series.is_empty() && row.percentiles.is_empty() && row.points.is_empty());
     let better = if row.higher_is_better() { "higher is better" } else { "lower is better" };
     html! {
-        article.card.wide[has_curves] id=(format!("row-{index}")) {
+        article.card.wide[row.has_curves()] id=(format!("row-{index}")) {
             h3 { (words::row(&row.name)) }
             p.sub {
                 (words::unit(&row.unit)) ", " (better) @if !row.peers.is_empty() { "; × is ours ÷ theirs" }

@@ -185,6 +185,18 @@ impl RecordedRow {
         self.ours.map(|ours| (OURS, ours)).into_iter().chain(peers).collect()
     }
 
+    /// Whether we were to have figures and have none: a failure, or neither a median nor a curve.
+    pub fn we_failed(&self) -> bool {
+        let has_curve =
+            || [&self.series, &self.percentiles, &self.points].iter().any(|curves| curves.contains_key(OURS));
+        self.failures().iter().any(|&(name, _)| name == OURS) || (self.ours.is_none() && !has_curve())
+    }
+
+    /// Whether the row has a curve of anybody.
+    pub fn has_curves(&self) -> bool {
+        [&self.series, &self.percentiles, &self.points].iter().any(|curves| !curves.is_empty())
+    }
+
     /// Ours divided by the peer's; none where one of them has no figure, or the peer's is zero.
     pub fn ratio(&self, peer: &str) -> Option<f64> {
         let divisor = *self.peers.get(peer)?;
@@ -348,6 +360,18 @@ mod tests {
         assert!(!zero.higher_is_better());
         let zero = row(json!({"name": "n", "unit": "s/GB", "ours": 0.0, "peers": {"q": 1.0}}));
         assert_eq!((zero.ratio("q"), zero.advantage("q")), (Some(0.0), None));
+    }
+
+    #[test]
+    fn a_row_of_curves_alone_is_no_failure() {
+        let curves = row(json!({"name": "n", "unit": "GB/s", "points": {"ours": [[1, 1]]}}));
+        assert!(!curves.we_failed() && curves.has_curves());
+        let theirs = row(json!({"name": "n", "unit": "GB/s", "points": {"quinn": [[1, 1]]}}));
+        assert!(theirs.we_failed());
+        let failed = row(json!({"name": "n", "unit": "GB/s", "points": {"ours": [[1, 1]]}, "failures": {"ours": "x"}}));
+        assert!(failed.we_failed());
+        assert!(!row(json!({"name": "n", "unit": "GB/s", "ours": 1.0})).we_failed());
+        assert!(row(json!({"name": "n", "unit": "GB/s"})).we_failed());
     }
 
     #[test]

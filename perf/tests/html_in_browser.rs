@@ -1,5 +1,8 @@
 //! The page in a real browser: light and dark, wide and on a phone, with the sample data beside this file (invented,
 //! never measured) that has every kind of row: curves, failed and absent contenders, wins and defeats.
+//!
+//! `PERF_SCREENSHOTS=DIR cargo test -p perf --test html_in_browser` keeps the pictures there, to be looked at. Without a
+//! browser these tests fail and say how to install one.
 
 mod browser;
 

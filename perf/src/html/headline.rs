@@ -74,7 +74,7 @@ pub fn lede(recorded: &Recorded) -> Markup {
         };
     };
     let count = |verdict: &str| closest.iter().filter(|standing| standing.verdict() == verdict).count();
-    let failed = recorded.rows.iter().filter(|row| row.ours.is_none()).count();
+    let failed = recorded.rows.iter().filter(|row| row.we_failed()).count();
     let best = if first.row.unit == "GB/s" { "fastest" } else { "best" };
     html! {
         h1 { (words::times(first.advantage)) " the " (best) " encrypted peer" }
@@ -96,7 +96,7 @@ pub fn cards(recorded: &Recorded) -> Markup {
         recorded.rows.iter().flat_map(standings).filter(|standing| standing.verdict() == "bad").collect();
     defeats
         .sort_by(|one, other| one.is_in_clear.cmp(&other.is_in_clear).then(one.advantage.total_cmp(&other.advantage)));
-    let failed: Vec<&RecordedRow> = recorded.rows.iter().filter(|row| row.ours.is_none()).collect();
+    let failed: Vec<&RecordedRow> = recorded.rows.iter().filter(|row| row.we_failed()).collect();
     let (shown, folded) = defeats.split_at(defeats.len().min(DEFEATS_SHOWN));
     html! {
         @if !speeds.is_empty() {
