@@ -32,9 +32,6 @@ use crate::words;
 /// Nothing may be loaded and nothing run; the styles stand in the page.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:";
 
-/// Share of the cores that may be busy before the run without a warning on the page.
-const QUIET_LOAD: f64 = 0.25;
-
 /// Renders a run as a complete HTML document.
 pub fn render(recorded: &Recorded) -> String {
     let sections = sections(&recorded.rows);
@@ -178,18 +175,10 @@ fn machine_line(machine: &Machine) -> Markup {
     ];
     html! {
         ul.facts { @for fact in facts.into_iter().flatten() { li { (fact) } } }
-        @if let Some(load) = busy(machine) {
+        @if let Some(load) = machine.busy_load() {
             p.warning { "The machine was busy before the run: load " (format!("{load:.2}")) ". Trust ratios, not figures." }
         }
     }
-}
-
-/// The load before the run, if it was more than [`QUIET_LOAD`] of the cores.
-// No machine has 2^52 cores.
-#[expect(clippy::cast_precision_loss, reason = "see above")]
-fn busy(machine: &Machine) -> Option<f64> {
-    let cores = machine.cores? as f64;
-    machine.load_1min.filter(|&load| load > QUIET_LOAD * cores)
 }
 
 /// How it was measured, and who took part.
@@ -320,14 +309,6 @@ mod tests {
         let indices: Vec<Vec<usize>> =
             sections.iter().map(|section| section.rows.iter().map(|(index, _)| *index).collect()).collect();
         assert_eq!(indices, [vec![0, 2], vec![1]]);
-    }
-
-    #[test]
-    fn a_busy_machine_is_warned_of() {
-        let machine = |load| Machine { cores: Some(2), load_1min: Some(load), ..Machine::default() };
-        assert_eq!(busy(&machine(0.5)), None);
-        assert_eq!(busy(&machine(0.51)), Some(0.51));
-        assert_eq!(busy(&Machine::default()), None);
     }
 
     /// The colours of one scheme, from the style sheet itself.

@@ -27,6 +27,9 @@ pub const CONTENDERS_MAX: usize = 64;
 /// Most points of one contender's curve: an hour, a point every 100 ms.
 pub const POINTS_MAX: usize = 36_000;
 
+/// Share of the cores that may be busy before a run without the reader being warned.
+pub const QUIET_LOAD: f64 = 0.25;
+
 /// One point of a curve: where, and how much.
 pub type Point = [f64; 2];
 
@@ -163,6 +166,14 @@ impl Machine {
             Some(true) => format!("{short} with uncommitted changes"),
             _ => short,
         })
+    }
+
+    /// The load before the run, if it was more than [`QUIET_LOAD`] of the cores.
+    // No machine has 2^52 cores.
+    #[expect(clippy::cast_precision_loss, reason = "see above")]
+    pub fn busy_load(&self) -> Option<f64> {
+        let cores = self.cores? as f64;
+        self.load_1min.filter(|&load| load > QUIET_LOAD * cores)
     }
 }
 
@@ -360,6 +371,14 @@ mod tests {
         assert!(!zero.higher_is_better());
         let zero = row(json!({"name": "n", "unit": "s/GB", "ours": 0.0, "peers": {"q": 1.0}}));
         assert_eq!((zero.ratio("q"), zero.advantage("q")), (Some(0.0), None));
+    }
+
+    #[test]
+    fn a_busy_machine_is_told_from_a_quiet_one() {
+        let machine = |load| Machine { cores: Some(2), load_1min: Some(load), ..Machine::default() };
+        assert_eq!(machine(0.5).busy_load(), None);
+        assert_eq!(machine(0.51).busy_load(), Some(0.51));
+        assert_eq!(Machine::default().busy_load(), None);
     }
 
     #[test]

@@ -131,6 +131,9 @@ fn write_run(text: &mut String, path: &Path, recorded: &Recorded) -> std::fmt::R
         known(machine.load_1min.map(|load| format!("{load:.2}"))),
         known(machine.kernel.clone()),
     )?;
+    if machine.busy_load().is_some() {
+        writeln!(text, "**The machine was busy**: the figures are too low, and only the ratios mean anything.")?;
+    }
     let file = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
     writeln!(text, "All of it: `{REPORTS}/{}`.", code(&file))?;
     writeln!(text)?;
@@ -229,6 +232,14 @@ mod tests {
              | `transport.mtu1500.goodput` | 1.04 GB/s (0.970–1.07 of 3) | iperf3 3.49 (0.30×, in clear); \
              quinn 0.650 (1.60×); rclone not there |\n"
         );
+    }
+
+    #[test]
+    fn a_busy_machine_is_said() {
+        let mut busy = report(json!({"name": "n", "unit": "GB/s", "ours": 1.0}));
+        busy.machine.load_1min = Some(9.0);
+        assert!(table(&[(Path::new("f.json"), busy)]).contains("The machine was busy"));
+        assert!(!generated(json!({"name": "n", "unit": "GB/s", "ours": 1.0})).contains("busy"));
     }
 
     #[test]
