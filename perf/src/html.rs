@@ -54,6 +54,7 @@ pub fn render(recorded: &Recorded) -> String {
                     (headline::lede(recorded))
                     (machine_line(&recorded.machine))
                     nav aria-label="Sections" {
+                        a href="#losses" { "Where we lose" }
                         a href="#overview" { "At a glance" }
                         @for section in &sections { a href=(format!("#{}", section.anchor)) { (section.title) } }
                         a href="#run" { "The run" }

@@ -132,7 +132,7 @@ fn write_run(text: &mut String, path: &Path, recorded: &Recorded) -> std::fmt::R
         known(machine.kernel.clone()),
     )?;
     if machine.busy_load().is_some() {
-        writeln!(text, "**The machine was busy**: the figures are too low, and only the ratios mean anything.")?;
+        writeln!(text, "**The machine was busy**: speeds are lower and times longer than they are on a quiet one.")?;
     }
     let file = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
     writeln!(text, "All of it: `{REPORTS}/{}`.", code(&file))?;
