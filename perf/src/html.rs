@@ -212,7 +212,7 @@ fn run_section(recorded: &Recorded) -> Markup {
                     dt { "10 GbE" }
                     dd {
                         "The dashed line is the most payload a 10 Gbit/s Ethernet carries over QUIC and IPv4: "
-                        (words::figure(bars::LINE_1500)) " GB/s at MTU 1500, " (words::figure(bars::LINE_9000))
+                        (words::tick(bars::LINE_1500)) " GB/s at MTU 1500, " (words::tick(bars::LINE_9000))
                         " at 9000. The lab’s link itself has no such limit."
                     }
                     @for name in names {

@@ -69,7 +69,7 @@ pub fn chart(index: usize, row: &RecordedRow) -> Markup {
                     @let place = per_cent(scale.place(line));
                     line.limit x1=(place) x2=(place) y1=(TOP_PX - 4) y2=(ground) {}
                     text.limit x=(place) y="11" text-anchor=(anchor(scale.place(line))) {
-                        "10 GbE " (words::figure(line))
+                        "10 GbE " (words::tick(line))
                     }
                 }
                 @for (lane, &(name, median)) in contenders.iter().enumerate() {
@@ -83,7 +83,7 @@ pub fn chart(index: usize, row: &RecordedRow) -> Markup {
                 }
             }
             @if let (Some(line), None) = (line, drawn) {
-                p.sub { "10 GbE (" (words::figure(line)) " GB/s) lies far to the right of this scale." }
+                p.sub { "10 GbE (" (words::tick(line)) " GB/s) lies far to the right of this scale." }
             }
             (table(row))
         }

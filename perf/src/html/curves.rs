@@ -129,7 +129,7 @@ pub fn by_size(index: usize, row: &RecordedRow, palette: &Palette<'_>) -> Markup
     Chart {
         id: format!("points-{index}"),
         title: &title,
-        x_name: unit,
+        x_name: if is_bytes { "size" } else { unit },
         y_unit: words::unit(&row.unit),
         curves: &row.points,
         x,
@@ -206,7 +206,7 @@ impl Chart<'_> {
                     @if let Some(limit) = self.limit {
                         @let place = y_place(limit);
                         line.limit x1="0" x2="100%" y1=(px(place)) y2=(px(place)) {}
-                        text.limit x="100%" y=(px(place - 5.0)) text-anchor="end" { "10 GbE " (words::figure(limit)) }
+                        text.limit x="100%" y=(px(place - 5.0)) text-anchor="end" { "10 GbE " (words::tick(limit)) }
                     }
                     svg x="0" y="0" width="100%" height=(ground) viewBox=(format!("0 0 {WIDTH} {ground}"))
                         preserveAspectRatio="none" {
