@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::fixture;
@@ -29,6 +31,33 @@ pub enum Action {
         plan: Plan,
         /// Where the JSON goes.
         json: Option<PathBuf>,
+        /// Where the page goes.
+        html: Option<PathBuf>,
+    },
+    /// Draw a report as a page.
+    Html {
+        /// The report's JSON.
+        report: PathBuf,
+        /// Where the page goes.
+        page: PathBuf,
+    },
+    /// Say what changed between two reports.
+    Compare {
+        /// The report before.
+        old: PathBuf,
+        /// The report after.
+        new: PathBuf,
+        /// Print JSON instead of words.
+        json: bool,
+        /// Exit with 1 if a row became worse.
+        fail_on_regression: bool,
+    },
+    /// Generate the specification's table of figures.
+    Specification {
+        /// The reports; none means all of [`crate::specification::REPORTS`].
+        reports: Vec<PathBuf>,
+        /// What to do with the table.
+        purpose: Purpose,
     },
     /// List the peers, perhaps install them first.
     Peers {
@@ -73,6 +102,17 @@ pub enum Action {
         /// Which.
         file: PathBuf,
     },
+}
+
+/// What becomes of a generated table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Print it.
+    Print,
+    /// Fail if the specification has another one.
+    Check,
+    /// Put it into the specification.
+    Write,
 }
 
 /// Which suites run.
@@ -130,7 +170,16 @@ fn command() -> Command {
                 .value_parser(value_parser!(PathBuf))
                 .help("Write the report there as JSON"),
         )
+        .arg(
+            Arg::new("html")
+                .long("html")
+                .global(true)
+                .value_name("FILE")
+                .value_parser(value_parser!(PathBuf))
+                .help("Write the report there as a page"),
+        )
         .subcommands(measuring)
+        .subcommands(reading())
         .subcommand(Command::new("peers").about("Lists the peers and whether this machine has them").arg(
             Arg::new("install").long("install").action(ArgAction::SetTrue).help("Install what is missing (root, apt)"),
         ))
@@ -160,6 +209,31 @@ fn command() -> Command {
             required::<u64>("bytes"),
         ]))
         .subcommand(inner("__hash").arg(required::<PathBuf>("file")))
+}
+
+/// The verbs that measure nothing and read reports instead.
+fn reading() -> [Command; 3] {
+    let flag = |name: &'static str, help: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue).help(help);
+    [
+        Command::new("html")
+            .about("Draws a report as one page, with nothing to load and no script")
+            .args([file("report", "REPORT", "JSON of a run"), file("page", "PAGE", "Where the page goes")]),
+        Command::new("compare").about("Says what changed beyond noise from one report to another").args([
+            file("old", "OLD", "JSON of the run before"),
+            file("new", "NEW", "JSON of the run after"),
+            flag("json", "Print JSON instead of words"),
+            flag("fail-on-regression", "Exit with 1 if a row became worse"),
+        ]),
+        Command::new("specification").about("Generates the figures of SPECIFICATION.md from reports").args([
+            file("reports", "REPORT", "JSON of runs; all of docs/figures unless named").required(false).num_args(0..),
+            flag("check", "Fail if the file has other figures").conflicts_with("write"),
+            flag("write", "Put the figures into the file"),
+        ]),
+    ]
+}
+
+fn file(name: &'static str, value: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).required(true).value_name(value).value_parser(value_parser!(PathBuf)).help(help)
 }
 
 fn inner(name: &'static str) -> Command {
@@ -198,11 +272,30 @@ where
     T: Into<std::ffi::OsString> + Clone,
 {
     let matches = command().try_get_matches_from(arguments)?;
+    refuse_measuring_flags(&matches)?;
     Ok(match matches.subcommand() {
         None => measure(Suites::All, &matches),
         Some(("transport", inner)) => measure(Suites::Transport, inner),
         Some(("mount", inner)) => measure(Suites::Mount, inner),
         Some(("all", inner)) => measure(Suites::All, inner),
+        Some(("html", inner)) => Action::Html {
+            report: value::<PathBuf>(inner, "report").clone(),
+            page: value::<PathBuf>(inner, "page").clone(),
+        },
+        Some(("compare", inner)) => Action::Compare {
+            old: value::<PathBuf>(inner, "old").clone(),
+            new: value::<PathBuf>(inner, "new").clone(),
+            json: inner.get_flag("json"),
+            fail_on_regression: inner.get_flag("fail-on-regression"),
+        },
+        Some(("specification", inner)) => Action::Specification {
+            reports: inner.get_many::<PathBuf>("reports").into_iter().flatten().cloned().collect(),
+            purpose: match (inner.get_flag("check"), inner.get_flag("write")) {
+                (true, _) => Purpose::Check,
+                (false, true) => Purpose::Write,
+                (false, false) => Purpose::Print,
+            },
+        },
         Some(("peers", inner)) => Action::Peers { install: inner.get_flag("install") },
         Some(("__quinn-server", inner)) => Action::QuinnServer {
             listen: *value(inner, "address"),
@@ -236,7 +329,25 @@ fn measure(suites: Suites, matches: &ArgMatches) -> Action {
     let runs = matches
         .get_one::<u64>("runs")
         .map_or(default_runs, |&runs| usize::try_from(runs).expect("clap admits RUNS_MAX at most"));
-    Action::Measure { suites, plan: Plan { bytes, runs }, json: matches.get_one::<PathBuf>("json").cloned() }
+    let path = |name: &str| matches.get_one::<PathBuf>(name).cloned();
+    Action::Measure { suites, plan: Plan { bytes, runs }, json: path("json"), html: path("html") }
+}
+
+/// The flags of a measurement are known everywhere, for the sake of `perf --quick all`; where nothing is measured they
+/// are an error and not ignored.
+fn refuse_measuring_flags(matches: &ArgMatches) -> Result<(), clap::Error> {
+    let Some((verb @ ("html" | "compare" | "specification" | "peers"), inner)) = matches.subcommand() else {
+        return Ok(());
+    };
+    // `compare` has a flag of its own named json: there only a file's name is the measurement's.
+    let is_given = |name: &&&str| {
+        inner.value_source(name) == Some(ValueSource::CommandLine)
+            && !(verb == "compare" && inner.try_get_one::<bool>(name).is_ok() && **name == "json")
+    };
+    match ["quick", "runs", "json", "html"].iter().find(is_given) {
+        Some(name) => Err(command().error(ErrorKind::ArgumentConflict, format!("{verb} measures nothing: --{name}"))),
+        None => Ok(()),
+    }
 }
 
 fn settings(matches: &ArgMatches) -> Settings {
@@ -261,7 +372,7 @@ mod tests {
 
     fn measured(line: &str) -> (Suites, Plan, Option<PathBuf>) {
         match action(line).unwrap() {
-            Action::Measure { suites, plan, json } => (suites, plan, json),
+            Action::Measure { suites, plan, json, .. } => (suites, plan, json),
             other => panic!("{line}: {other:?}"),
         }
     }
@@ -292,10 +403,47 @@ mod tests {
             "perf --runs 1001",
             "perf --runs x",
             "perf mount --install",
+            "perf html report.json",
+            "perf html report.json page.html --quick",
+            "perf --html page.html html report.json page.html",
+            "perf compare old.json",
+            "perf compare old.json new.json --runs 3",
+            "perf --json f compare old.json new.json",
+            "perf specification --check --write",
+            "perf specification --json f",
+            "perf peers --quick",
             "perf __client skip 1.2.3.4:5 f 1",
         ] {
             assert!(action(line).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn a_measurement_may_be_drawn_at_once() {
+        match action("perf mount --quick --html page.html").unwrap() {
+            Action::Measure { html, json, .. } => assert_eq!((html, json), (Some(PathBuf::from("page.html")), None)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn reports_are_drawn_compared_and_written_down() {
+        assert!(matches!(action("perf html report.json page.html").unwrap(), Action::Html { report, page }
+            if report.as_os_str() == "report.json" && page.as_os_str() == "page.html"));
+        let compared = |line: &str| match action(line).unwrap() {
+            Action::Compare { json, fail_on_regression, .. } => (json, fail_on_regression),
+            other => panic!("{line}: {other:?}"),
+        };
+        assert_eq!(compared("perf compare old.json new.json"), (false, false));
+        assert_eq!(compared("perf compare old.json new.json --json"), (true, false));
+        assert_eq!(compared("perf compare --fail-on-regression old.json new.json"), (false, true));
+        let specified = |line: &str| match action(line).unwrap() {
+            Action::Specification { reports, purpose } => (reports.len(), purpose),
+            other => panic!("{line}: {other:?}"),
+        };
+        assert_eq!(specified("perf specification"), (0, Purpose::Print));
+        assert_eq!(specified("perf specification one.json two.json --check"), (2, Purpose::Check));
+        assert_eq!(specified("perf specification --write"), (0, Purpose::Write));
     }
 
     #[test]

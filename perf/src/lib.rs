@@ -14,12 +14,17 @@
 //!
 //! Read [`lab`], then [`suite`] for the method, then [`suite::transport`] and [`suite::mount`]. What the figures mean
 //! stands in [`report`]; who the rivals are, in [`peers`].
+//!
+//! A run is kept as JSON. [`recorded`] reads it back, [`html`] draws it, [`compare`] says what changed from one to
+//! another, and [`specification`] keeps the figures of `SPECIFICATION.md` equal to a run's.
 #![forbid(unsafe_code)]
 
 pub mod arguments;
 mod cleanup;
+pub mod compare;
 pub mod cpu_time;
 pub mod fixture;
+pub mod html;
 pub mod lab;
 pub mod machine;
 pub mod mounts;
@@ -27,11 +32,14 @@ pub mod ours;
 pub mod peers;
 pub mod process;
 pub mod quinn_peer;
+pub mod recorded;
 pub mod report;
 pub mod sample;
+pub mod specification;
 pub mod ssh;
 pub mod statistics;
 pub mod suite;
+mod words;
 pub mod wormhole;
 
 pub use cleanup::end_cleanly_on_signals;

@@ -18,8 +18,14 @@ pub fn describe() -> Value {
         "commit": said("git", &["rev-parse", "HEAD"]),
         "uncommitted_changes": said("git", &["status", "--porcelain"]).map(|text| !text.is_empty()),
         "date": said("date", &["-u", "+%Y-%m-%dT%H:%M:%SZ"]),
-        "command": std::env::args().collect::<Vec<_>>().join(" "),
+        "command": command(std::env::args()),
     })
+}
+
+/// The command line, with the program by its name alone: where it lies says nothing about the run.
+fn command(arguments: impl IntoIterator<Item = String>) -> String {
+    let rest = arguments.into_iter().skip(1);
+    std::iter::once("perf".to_owned()).chain(rest).collect::<Vec<_>>().join(" ")
 }
 
 fn read(path: &str) -> String {
@@ -55,6 +61,12 @@ mod tests {
         let meminfo = "MemTotal:       2048 kB\nMemFree: 1 kB\n";
         assert_eq!(memory_bytes(meminfo), Some(2_097_152));
         assert_eq!(memory_bytes("MemTotal: many kB"), None);
+    }
+
+    #[test]
+    fn the_command_tells_no_place() {
+        let line = ["/somewhere/target/release/perf", "mount", "--quick"].map(str::to_owned);
+        assert_eq!(command(line), "perf mount --quick");
     }
 
     #[test]

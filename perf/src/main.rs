@@ -1,13 +1,16 @@
 //! `perf`: measures Wormhole beside its rivals. Everything it does is in the library; this picks what.
 #![forbid(unsafe_code)]
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use perf::arguments::{self, Action, Mode, Suites};
+use perf::compare::Comparison;
 use perf::fixture::{self, Fixture};
+use perf::recorded::Recorded;
 use perf::report::Report;
-use perf::{machine, ours, peers, quinn_peer, suite, wormhole};
+use perf::{html, machine, ours, peers, quinn_peer, specification, suite, wormhole};
 
 fn main() -> ExitCode {
     let action = match arguments::parse(std::env::args_os()) {
@@ -25,16 +28,35 @@ fn main() -> ExitCode {
 
 fn perform(action: Action) -> anyhow::Result<ExitCode> {
     match action {
-        Action::Measure { suites, plan, json } => {
+        Action::Measure { suites, plan, json, html } => {
             let report = measure(suites, plan)?;
             print!("{}", report.to_table());
             if let Some(path) = json {
                 let text = serde_json::to_string_pretty(&report.to_json())?;
                 std::fs::write(&path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
             }
+            if let Some(path) = html {
+                write_page(&Recorded::from_json(report.to_json())?, &path)?;
+            }
             if !report.is_complete() {
                 return Ok(ExitCode::FAILURE);
             }
+        }
+        Action::Html { report, page } => write_page(&Recorded::read(&report)?, &page)?,
+        Action::Compare { old, new, json, fail_on_regression } => {
+            let comparison = Comparison::of(&Recorded::read(&old)?, &Recorded::read(&new)?);
+            if json {
+                println!("{}", serde_json::to_string_pretty(&comparison.to_json())?);
+            } else {
+                print!("{}", comparison.to_table());
+            }
+            if fail_on_regression && comparison.has_regression() {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        Action::Specification { reports, purpose } => {
+            let reports = if reports.is_empty() { specification::committed_reports()? } else { reports };
+            specification::perform(&reports, purpose)?;
         }
         Action::Peers { install } => {
             if install {
@@ -64,6 +86,10 @@ fn perform(action: Action) -> anyhow::Result<ExitCode> {
         Action::Hash { file } => println!("{}", fixture::hash_file(&file)?.1),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn write_page(recorded: &Recorded, path: &Path) -> anyhow::Result<()> {
+    std::fs::write(path, html::render(recorded)).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn measure(suites: Suites, plan: suite::Plan) -> anyhow::Result<Report> {

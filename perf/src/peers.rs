@@ -64,6 +64,11 @@ pub fn peer(name: &str) -> &'static Peer {
     PEERS.iter().find(|peer| peer.name == name).expect("a suite names a peer of the table")
 }
 
+/// Whether that peer moves its bytes unencrypted: not what a user would pick instead, but what the machine can do.
+pub fn is_in_clear(name: &str) -> bool {
+    PEERS.iter().any(|peer| peer.name == name && peer.role.contains("in clear"))
+}
+
 impl Peer {
     /// The Debian packages whose programs are missing here; empty if the peer can run.
     pub fn missing_packages(&self) -> Vec<&'static str> {
@@ -156,6 +161,13 @@ mod tests {
         assert!(find_program("no-such-program-anywhere").is_none());
         assert!(!is_executable(Path::new("/proc/version")));
         assert!(!is_executable(Path::new("/")));
+    }
+
+    #[test]
+    fn peers_in_clear_say_so_in_their_role() {
+        let clear: Vec<_> = PEERS.iter().map(|peer| peer.name).filter(|name| is_in_clear(name)).collect();
+        assert_eq!(clear, ["iperf3", "rclone"]);
+        assert!(!is_in_clear("a peer of another release"));
     }
 
     #[test]

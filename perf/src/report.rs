@@ -133,6 +133,12 @@ impl Row {
         });
         if let Some(reason) = self.failure() {
             row["failed"] = json!(reason);
+            let reasons: Map<_, _> = self
+                .figures
+                .iter()
+                .filter_map(|figure| Some((figure.contender.clone(), json!(figure.runs.as_ref().err()?))))
+                .collect();
+            row["failures"] = reasons.into();
         }
         row
     }
@@ -279,6 +285,7 @@ mod tests {
         let json = row.to_json();
         assert_eq!(json["ours"], Value::Null);
         assert_eq!(json["failed"], "ours: hash differs");
+        assert_eq!(json["failures"], json!({"ours": "hash differs"}));
         assert_eq!(json["ratios"], json!({}));
         assert_eq!(json["runs"], json!([{"quinn": 1.5}]));
         let report = Report { machine: Value::Null, rows: vec![row] };

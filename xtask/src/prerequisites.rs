@@ -22,6 +22,10 @@ const PROGRAMS: [(&str, &str); 13] = [
     ("taskset", "util-linux"),
 ];
 
+/// Browsers the report's page can be opened in, any of them, and the Debian package to install if there is none.
+const BROWSERS: ([&str; 4], &str) =
+    (["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"], "chromium");
+
 /// Parts of the Rust toolchain a minimal profile leaves out, by the cargo command each brings.
 const COMPONENTS: [(&str, &str); 2] = [("fmt", "rustfmt"), ("clippy", "clippy")];
 
@@ -54,6 +58,10 @@ pub fn has_cargo_command(name: &str) -> bool {
 fn missing_packages(has: impl Fn(&str) -> bool) -> Vec<&'static str> {
     let mut packages: Vec<&str> =
         PROGRAMS.iter().filter(|(program, _)| !has(program)).map(|&(_, package)| package).collect();
+    let (browsers, package) = BROWSERS;
+    if !browsers.into_iter().any(has) {
+        packages.push(package);
+    }
     packages.sort_unstable();
     packages.dedup();
     packages
@@ -109,6 +117,13 @@ mod tests {
             missing_packages(|program| !matches!(program, "scp" | "ssh" | "ip")),
             ["iproute2", "openssh-client"]
         );
+    }
+
+    #[test]
+    fn any_browser_will_do() {
+        assert!(missing_packages(|program| !program.starts_with("chromium")).is_empty());
+        let no_browser = |program: &str| !program.starts_with("chromium") && !program.starts_with("google-chrome");
+        assert_eq!(missing_packages(no_browser), ["chromium"]);
     }
 
     #[test]

@@ -46,6 +46,8 @@ impl Steps {
         // The end-to-end tests run the program users run.
         self.cargo("release build", &["build", "--release", "--package", "cli"])?;
         let program = target_directory().join("release/wormhole");
+        // The figures of SPECIFICATION.md are those of the committed runs.
+        self.cargo("figures", &["run", "--quiet", "--package", "perf", "--", "specification", "--check"])?;
         if prerequisites::has_cargo_command("nextest") {
             self.step("tests", || {
                 run(Command::new(cargo()).args(["nextest", "run", "--workspace"]).env("WORMHOLE_PROGRAM", &program))

@@ -1,0 +1,401 @@
+//! A report read back from its JSON, of this release or another.
+//!
+//! Unknown keys are passed over and missing ones are empty, so that an old run can still be drawn and compared. What is
+//! there must be of the right kind, finite and within the bounds below: a file is not trusted because it ends in
+//! `.json`. Nothing here measures or writes.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::Path;
+
+use anyhow::{Context as _, ensure};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::report::OURS;
+use crate::statistics::Summary;
+
+/// Longest report read: the largest run so far has 60 KB, and a series of a million points fits.
+pub const REPORT_BYTES_MAX: u64 = 64 << 20;
+
+/// Most rows of one report; all suites together make fewer than a hundred.
+pub const ROWS_MAX: usize = 2000;
+
+/// Most contenders of one row; no suite has ten.
+pub const CONTENDERS_MAX: usize = 64;
+
+/// Most points of one contender's curve: an hour, a point every 100 ms.
+pub const POINTS_MAX: usize = 36_000;
+
+/// Share of the cores that may be busy before a run without the reader being warned.
+pub const QUIET_LOAD: f64 = 0.25;
+
+/// One point of a curve: where, and how much.
+pub type Point = [f64; 2];
+
+/// A whole run.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Recorded {
+    /// Where and when it was measured.
+    #[serde(default)]
+    pub machine: Machine,
+    /// In the order measured.
+    pub rows: Vec<RecordedRow>,
+}
+
+/// The machine of a run, as far as it was found out; see [`crate::machine::describe`].
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default)]
+pub struct Machine {
+    /// The processor's name for itself.
+    pub cpu: Option<String>,
+    /// Processors this program may use.
+    pub cores: Option<u64>,
+    /// The kernel's release.
+    pub kernel: Option<String>,
+    /// RAM.
+    pub memory_bytes: Option<u64>,
+    /// Load average over a minute, before the run.
+    pub load_1min: Option<f64>,
+    /// Full hash of the commit that was measured.
+    pub commit: Option<String>,
+    /// Whether files differed from that commit.
+    pub uncommitted_changes: Option<bool>,
+    /// When the run began, in UTC.
+    pub date: Option<String>,
+    /// The command line.
+    pub command: Option<String>,
+}
+
+/// One quantity over all contenders.
+#[derive(Clone, Debug, Deserialize)]
+pub struct RecordedRow {
+    /// Dotted name.
+    pub name: String,
+    /// Unit of every figure.
+    pub unit: String,
+    /// `higher` or `lower`; older reports leave it out.
+    #[serde(default)]
+    better: Option<String>,
+    /// Median of our runs; none if we failed.
+    #[serde(default)]
+    pub ours: Option<f64>,
+    /// Medians of the peers' runs.
+    #[serde(default)]
+    pub peers: BTreeMap<String, f64>,
+    /// How far each contender's runs lie apart.
+    #[serde(default)]
+    pub spread: BTreeMap<String, Spread>,
+    /// Each round of the alternation, from contender to value.
+    #[serde(default)]
+    pub runs: Vec<BTreeMap<String, f64>>,
+    /// Peers that are not installed, each with the packages it needs.
+    #[serde(default)]
+    pub absent: BTreeMap<String, String>,
+    /// Why contenders failed, all in one sentence.
+    #[serde(default)]
+    pub failed: Option<String>,
+    /// Why each contender failed; older reports leave it out.
+    #[serde(default)]
+    failures: BTreeMap<String, String>,
+    /// Throughput over time, `[seconds, GB/s]`.
+    #[serde(default)]
+    pub series: BTreeMap<String, Vec<Point>>,
+    /// Latency curves, `[percentile, microseconds]`.
+    #[serde(default)]
+    pub percentiles: BTreeMap<String, Vec<Point>>,
+    /// Scaling, `[x, y]` with `x` in [`RecordedRow::x_unit`] and `y` in the row's unit.
+    #[serde(default)]
+    pub points: BTreeMap<String, Vec<Point>>,
+    /// Unit of the points' first number, such as `shards` or `bytes`.
+    #[serde(default)]
+    pub x_unit: Option<String>,
+}
+
+/// Extremes and median absolute deviation of one contender's runs.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
+pub struct Spread {
+    /// The smallest.
+    pub min: f64,
+    /// The largest.
+    pub max: f64,
+    /// The median distance from the median.
+    pub mad: f64,
+}
+
+impl Recorded {
+    /// Reads a report from a file.
+    ///
+    /// # Errors
+    /// If it cannot be read, is longer than [`REPORT_BYTES_MAX`], or is no report.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let name = || path.display().to_string();
+        let file = std::fs::File::open(path).with_context(name)?;
+        let mut text = String::new();
+        // One byte past the bound tells too long from just long enough.
+        file.take(REPORT_BYTES_MAX + 1).read_to_string(&mut text).with_context(name)?;
+        ensure!(text.len() as u64 <= REPORT_BYTES_MAX, "{} is longer than {REPORT_BYTES_MAX} bytes", name());
+        let value: Value = serde_json::from_str(&text).with_context(name)?;
+        Self::from_json(value).with_context(name)
+    }
+
+    /// Takes a report from its JSON.
+    ///
+    /// # Errors
+    /// If it is no report or past a bound of this module.
+    pub fn from_json(value: Value) -> anyhow::Result<Self> {
+        let recorded: Self = serde_json::from_value(value).context("this is no report of perf")?;
+        ensure!(recorded.rows.len() <= ROWS_MAX, "more than {ROWS_MAX} rows");
+        for row in &recorded.rows {
+            row.ensure_bounded().with_context(|| format!("row {:?}", row.name))?;
+        }
+        Ok(recorded)
+    }
+
+    /// The row of that name.
+    pub fn row(&self, name: &str) -> Option<&RecordedRow> {
+        self.rows.iter().find(|row| row.name == name)
+    }
+}
+
+impl Machine {
+    /// The commit, short enough to read, with a word about changes on top of it.
+    pub fn commit_words(&self) -> Option<String> {
+        let short: String = self.commit.as_deref()?.chars().take(12).collect();
+        Some(match self.uncommitted_changes {
+            Some(true) => format!("{short} with uncommitted changes"),
+            _ => short,
+        })
+    }
+
+    /// The load before the run, if it was more than [`QUIET_LOAD`] of the cores.
+    // No machine has 2^52 cores.
+    #[expect(clippy::cast_precision_loss, reason = "see above")]
+    pub fn busy_load(&self) -> Option<f64> {
+        let cores = self.cores? as f64;
+        self.load_1min.filter(|&load| load > QUIET_LOAD * cores)
+    }
+}
+
+impl RecordedRow {
+    /// Whether more is better in this row.
+    pub fn higher_is_better(&self) -> bool {
+        match self.better.as_deref() {
+            Some(word) => word != "lower",
+            None => self.unit.ends_with("/s") || self.unit == "IOPS",
+        }
+    }
+
+    /// Every contender with a figure, ours first, then the peers from best to worst.
+    pub fn contenders(&self) -> Vec<(&str, f64)> {
+        let mut peers: Vec<(&str, f64)> = self.peers.iter().map(|(name, &value)| (name.as_str(), value)).collect();
+        peers.sort_by(|(_, one), (_, other)| one.total_cmp(other));
+        if self.higher_is_better() {
+            peers.reverse();
+        }
+        self.ours.map(|ours| (OURS, ours)).into_iter().chain(peers).collect()
+    }
+
+    /// Whether we were to have figures and have none: a failure, or neither a median nor a curve.
+    pub fn we_failed(&self) -> bool {
+        let has_curve =
+            || [&self.series, &self.percentiles, &self.points].iter().any(|curves| curves.contains_key(OURS));
+        self.failures().iter().any(|&(name, _)| name == OURS) || (self.ours.is_none() && !has_curve())
+    }
+
+    /// Whether the row has a curve of anybody.
+    pub fn has_curves(&self) -> bool {
+        [&self.series, &self.percentiles, &self.points].iter().any(|curves| !curves.is_empty())
+    }
+
+    /// Ours divided by the peer's; none where one of them has no figure, or the peer's is zero.
+    pub fn ratio(&self, peer: &str) -> Option<f64> {
+        let divisor = *self.peers.get(peer)?;
+        let ratio = self.ours? / divisor;
+        (divisor > 0.0 && ratio.is_finite()).then_some(ratio)
+    }
+
+    /// How many times better than the peer we are: above 1 we lead, whichever way the row counts.
+    pub fn advantage(&self, peer: &str) -> Option<f64> {
+        let ratio = self.ratio(peer)?;
+        let advantage = if self.higher_is_better() { ratio } else { 1.0 / ratio };
+        advantage.is_finite().then_some(advantage)
+    }
+
+    /// One contender's runs, in the order measured.
+    pub fn runs_of(&self, contender: &str) -> Vec<f64> {
+        self.runs.iter().filter_map(|round| round.get(contender).copied()).collect()
+    }
+
+    /// Our value divided by the peer's, round by round: what the machine does meanwhile falls on both.
+    pub fn ratios_of(&self, peer: &str) -> Vec<f64> {
+        let quotient = |round: &BTreeMap<String, f64>| Some(round.get(OURS)? / round.get(peer)?);
+        self.runs.iter().filter_map(quotient).filter(|ratio| ratio.is_finite()).collect()
+    }
+
+    /// How far a contender's runs lie apart: from the runs themselves, else as it was written down.
+    pub fn spread_of(&self, contender: &str) -> Option<Spread> {
+        Summary::of(&self.runs_of(contender))
+            .map(|summary| Spread { min: summary.min, max: summary.max, mad: summary.median_deviation })
+            .or_else(|| self.spread.get(contender).copied())
+    }
+
+    /// Every contender that failed, with its reason.
+    pub fn failures(&self) -> Vec<(&str, &str)> {
+        if !self.failures.is_empty() {
+            return self.failures.iter().map(|(name, reason)| (name.as_str(), reason.as_str())).collect();
+        }
+        // Older reports name the contender in front of its reason, and put several in one line.
+        let Some(line) = self.failed.as_deref() else {
+            return Vec::new();
+        };
+        match line.split_once(": ") {
+            Some((name, reason)) => vec![(name, reason)],
+            None => vec![("a contender", line)],
+        }
+    }
+
+    fn ensure_bounded(&self) -> anyhow::Result<()> {
+        let contenders = [self.peers.len(), self.spread.len(), self.absent.len(), self.failures.len()];
+        let curves = [&self.series, &self.percentiles, &self.points];
+        let most = contenders
+            .into_iter()
+            .chain(curves.map(BTreeMap::len))
+            .chain(self.runs.iter().map(BTreeMap::len))
+            .max()
+            .unwrap_or(0);
+        ensure!(most <= CONTENDERS_MAX, "more than {CONTENDERS_MAX} contenders");
+        for (contender, points) in curves.into_iter().flatten() {
+            ensure!(points.len() <= POINTS_MAX, "more than {POINTS_MAX} points of {contender:?}");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn row(json: Value) -> RecordedRow {
+        let report = Recorded::from_json(json!({"machine": {}, "rows": [json]})).unwrap();
+        report.rows.into_iter().next().unwrap()
+    }
+
+    #[test]
+    fn the_reports_of_this_release_are_read_back() {
+        use crate::report::{Figure, Report, Row, Unit};
+        let figure = |contender: &str, runs: Result<Vec<f64>, String>| Figure { contender: contender.into(), runs };
+        let report = Report {
+            machine: crate::machine::describe(),
+            rows: vec![Row {
+                name: "transport.mtu1500.goodput".into(),
+                unit: Unit::GigabytesPerSecond,
+                figures: vec![
+                    figure(OURS, Ok(vec![3.0, 2.0, 4.0])),
+                    figure("quinn", Ok(vec![1.5, 1.0, 1.0])),
+                    figure("scp", Err("check: no route; gave up: twice".into())),
+                ],
+                absent: vec![("iperf3".into(), "iperf3".into())],
+            }],
+        };
+        let read = Recorded::from_json(report.to_json()).unwrap();
+        assert!(read.machine.kernel.is_some() && read.machine.date.is_some());
+        let row = read.row("transport.mtu1500.goodput").unwrap();
+        assert_eq!(row.contenders(), [(OURS, 3.0), ("quinn", 1.0)]);
+        assert_eq!(row.runs_of(OURS), [3.0, 2.0, 4.0]);
+        assert_eq!(row.ratios_of("quinn"), [2.0, 2.0, 4.0]);
+        assert_eq!(row.spread_of("quinn"), Some(Spread { min: 1.0, max: 1.5, mad: 0.0 }));
+        assert_eq!(row.failures(), [("scp", "check: no route; gave up: twice")]);
+        assert_eq!(row.absent["iperf3"], "iperf3");
+    }
+
+    #[test]
+    fn keys_of_other_releases_are_passed_over_and_missing_ones_are_empty() {
+        let row = row(json!({"name": "n", "unit": "GB/s", "colour": "blue"}));
+        assert_eq!(row.contenders(), []);
+        assert!(row.failures().is_empty() && row.runs.is_empty());
+        assert!(Recorded::from_json(json!({"rows": [], "machine": {"cores": null, "new": 1}})).is_ok());
+    }
+
+    #[test]
+    fn what_is_no_report_is_refused() {
+        for wrong in [
+            json!([]),
+            json!({"machine": {}}),
+            json!({"rows": [{"unit": "GB/s"}]}),
+            json!({"rows": [{"name": "n", "unit": "GB/s", "ours": "fast"}]}),
+            json!({"rows": [{"name": "n", "unit": "GB/s", "series": {"ours": [[1.0]]}}]}),
+        ] {
+            assert!(Recorded::from_json(wrong.clone()).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn bounds_hold_on_both_sides() {
+        let rows = |count: usize| json!({"rows": vec![json!({"name": "n", "unit": "us"}); count]});
+        assert!(Recorded::from_json(rows(ROWS_MAX)).is_ok());
+        assert!(Recorded::from_json(rows(ROWS_MAX + 1)).is_err());
+        let peers = |count: usize| {
+            let peers: BTreeMap<String, f64> = (0..count).map(|index| (format!("p{index}"), 1.0)).collect();
+            json!({"rows": [{"name": "n", "unit": "us", "peers": peers}]})
+        };
+        assert!(Recorded::from_json(peers(CONTENDERS_MAX)).is_ok());
+        assert!(Recorded::from_json(peers(CONTENDERS_MAX + 1)).is_err());
+        let points =
+            |count: usize| json!({"rows": [{"name": "n", "unit": "us", "series": {"ours": vec![[0, 1]; count]}}]});
+        assert!(Recorded::from_json(points(POINTS_MAX)).is_ok());
+        assert!(Recorded::from_json(points(POINTS_MAX + 1)).is_err());
+    }
+
+    #[test]
+    fn a_file_past_the_bound_is_not_read_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("long.json");
+        std::fs::File::create(&path).unwrap().set_len(REPORT_BYTES_MAX + 1).unwrap();
+        let error = format!("{:#}", Recorded::read(&path).unwrap_err());
+        assert!(error.contains("longer than"), "{error}");
+        std::fs::write(&path, r#"{"rows":[]}"#).unwrap();
+        assert!(Recorded::read(&path).is_ok());
+    }
+
+    #[test]
+    fn an_advantage_is_above_one_where_we_lead() {
+        let fast = row(json!({"name": "n", "unit": "GB/s", "better": "higher", "ours": 3.0, "peers": {"q": 1.5}}));
+        assert_eq!(fast.advantage("q"), Some(2.0));
+        let cheap = row(json!({"name": "n", "unit": "s/GB", "better": "lower", "ours": 0.5, "peers": {"q": 1.0}}));
+        assert_eq!((cheap.ratio("q"), cheap.advantage("q")), (Some(0.5), Some(2.0)));
+        let zero = row(json!({"name": "n", "unit": "s/GB", "ours": 0.5, "peers": {"q": 0.0}}));
+        assert_eq!(zero.ratio("q"), None);
+        assert!(!zero.higher_is_better());
+        let zero = row(json!({"name": "n", "unit": "s/GB", "ours": 0.0, "peers": {"q": 1.0}}));
+        assert_eq!((zero.ratio("q"), zero.advantage("q")), (Some(0.0), None));
+    }
+
+    #[test]
+    fn a_busy_machine_is_told_from_a_quiet_one() {
+        let machine = |load| Machine { cores: Some(2), load_1min: Some(load), ..Machine::default() };
+        assert_eq!(machine(0.5).busy_load(), None);
+        assert_eq!(machine(0.51).busy_load(), Some(0.51));
+        assert_eq!(Machine::default().busy_load(), None);
+    }
+
+    #[test]
+    fn a_row_of_curves_alone_is_no_failure() {
+        let curves = row(json!({"name": "n", "unit": "GB/s", "points": {"ours": [[1, 1]]}}));
+        assert!(!curves.we_failed() && curves.has_curves());
+        let theirs = row(json!({"name": "n", "unit": "GB/s", "points": {"quinn": [[1, 1]]}}));
+        assert!(theirs.we_failed());
+        let failed = row(json!({"name": "n", "unit": "GB/s", "points": {"ours": [[1, 1]]}, "failures": {"ours": "x"}}));
+        assert!(failed.we_failed());
+        assert!(!row(json!({"name": "n", "unit": "GB/s", "ours": 1.0})).we_failed());
+        assert!(row(json!({"name": "n", "unit": "GB/s"})).we_failed());
+    }
+
+    #[test]
+    fn an_old_line_of_failures_keeps_its_words() {
+        let row = row(json!({"name": "n", "unit": "GB/s", "failed": "ours: hash differs; quinn: lost"}));
+        assert_eq!(row.failures(), [("ours", "hash differs; quinn: lost")]);
+    }
+}
