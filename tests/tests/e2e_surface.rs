@@ -5,8 +5,11 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use perf::lab::End;
+use rustix::process::Signal;
 use serde_json::Value;
 use tests::e2e::run::Finished;
+use tests::e2e::snapshot;
+use tests::e2e::wait::SOON;
 use tests::e2e::{Io, Pair};
 use tests::on_both_backends;
 
@@ -135,7 +138,7 @@ fn a_mount_outlives_who_reads_its_events(io: Io) {
     // And so does one in the foreground.
     let mut command = pair.client(&["mount", &pair.target(), point.to_str().unwrap(), "--json", "--foreground"]);
     let mut child = command.stdout(closed_pipe()).stderr(std::process::Stdio::null()).spawn().unwrap();
-    tests::e2e::wait::until("a mount", tests::e2e::wait::SOON, || {
+    tests::e2e::wait::until("a mount", SOON, || {
         assert_eq!(child.try_wait().unwrap(), None, "it ended with its reader");
         fs::read(point.join("file")).ok()
     });
@@ -166,4 +169,35 @@ fn nobody_there_is_a_network_error() {
     let finished = pair.run(command.env("WORMHOLE_CODE", "1-abandon-ability-able-about")).expect(5);
     assert_eq!(finished.event("Error")["kind"], "Network");
     pair.wait_nothing_left("a mount of nobody");
+}
+
+#[test]
+fn a_demo_leaves_nothing_behind() {
+    let pair = Pair::up(Io::Uring);
+    let temp = pair.directory().join("temp");
+    fs::create_dir(&temp).unwrap();
+    let names = |folder: &Path| snapshot::take(folder).into_keys().collect::<Vec<_>>();
+    let home = pair.lab().home(End::Client);
+    let before = names(&home);
+    let demo = |size_mb: &str| {
+        let mut command = pair.at(End::Client, &["demo", "--json", "--size-mb", size_mb]);
+        command.env("TMPDIR", &temp);
+        command
+    };
+    let check = |why: &str| {
+        pair.wait_nothing_left(why);
+        assert_eq!(names(&temp), Vec::<Vec<u8>>::new(), "left in the temporary folder after {why}");
+        assert_eq!(names(&home), before, "left at home after {why}");
+    };
+
+    pair.run(&mut demo("1")).expect(0).event("DemoFinished");
+    check("a demo");
+
+    // Nor where it is interrupted while it reads through its mount.
+    let mut running = pair.start(&mut demo("256"), "demo");
+    running.wait_event("a mount", |event| (event["data"]["step"] == "mounted").then_some(()));
+    assert_eq!(fs::read_dir(&temp).unwrap().count(), 1, "it is at work below the temporary folder");
+    running.signal(Signal::TERM);
+    running.wait(SOON).expect(130);
+    check("an interrupted demo");
 }
