@@ -151,6 +151,13 @@ fn provider() -> CryptoProvider {
     CryptoProvider { cipher_suites, ..aws_lc_rs::default_provider() }
 }
 
+/// AES-128-GCM as our packets have it: from whichever library is fast on this CPU.
+///
+/// For peers in benchmarks, so that both sides of a comparison encrypt at the same cost.
+pub fn packet_cipher_suite() -> rustls::SupportedCipherSuite {
+    provider().cipher_suites[0]
+}
+
 #[cfg(target_arch = "x86_64")]
 fn prefers_ring() -> bool {
     use std::is_x86_feature_detected as has;
