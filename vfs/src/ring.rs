@@ -79,11 +79,21 @@ impl OwnSession {
     ///
     /// Rings are made before INIT is answered, since after that answer the kernel waits for all of them.
     pub(crate) fn start<B: Backend>(device_fd: OwnedFd, edge: &Edge<B>, settings: InitSettings) -> io::Result<Started> {
+        Self::start_with(device_fd, edge, settings, REQUEST_BYTES_MAX as usize)
+    }
+
+    /// Starts with payloads of a size that the kernel may refuse.
+    fn start_with<B: Backend>(
+        device_fd: OwnedFd,
+        edge: &Edge<B>,
+        settings: InitSettings,
+        payload_bytes: usize,
+    ) -> io::Result<Started> {
         let device = Device::new(device_fd);
         let greeting = Greeting::receive(&device)?;
         let stop = Stop::new()?;
         let prepared = match greeting.offers_ring() {
-            true => Prepared::new(&device, edge, &stop).map_err(RingUnavailable::Setup),
+            true => Prepared::new(&device, edge, &stop, payload_bytes).map_err(RingUnavailable::Setup),
             false => Err(RingUnavailable::Refused(None)),
         };
         greeting.accept(&device, settings, prepared.is_ok())?;
@@ -151,14 +161,19 @@ struct Prepared {
 }
 
 impl Prepared {
-    fn new<B: Backend>(device: &Arc<Device>, edge: &Edge<B>, stop: &Arc<Stop>) -> io::Result<Self> {
+    fn new<B: Backend>(
+        device: &Arc<Device>,
+        edge: &Edge<B>,
+        stop: &Arc<Stop>,
+        payload_bytes: usize,
+    ) -> io::Result<Self> {
         let queues = cpus::possible()?;
         let shares = cpus::deal(queues, &cpus::usable()?);
         let (ready, readies) = bounded(shares.len());
         let (register, registered) = bounded(shares.len());
         let mut prepared = Self { go: Vec::new(), registered, workers: Vec::new(), queues };
         for (number, share) in shares.into_iter().enumerate() {
-            let memory = Memory::map(share.queues.len(), REQUEST_BYTES_MAX as usize)?;
+            let memory = Memory::map(share.queues.len(), payload_bytes)?;
             let (returns, answered) = Returns::new(share.queues.len())?;
             let (go, gone) = bounded::<()>(1);
             let (edge, stop, ready, register) = (edge.clone(), Arc::clone(stop), ready.clone(), register.clone());
@@ -215,3 +230,6 @@ impl AsFd for DeviceOf {
         self.0.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@
 //! A session ends when its mount ends, whoever unmounts it; and a mount ends with its session.
 //! `SIGKILL` is the one end that a session cannot see to: that is what [`guard`](crate::guard) is for.
 
-mod attach;
+pub(crate) mod attach;
 mod read_ahead;
 
 use std::io;
@@ -490,4 +490,4 @@ impl Shared {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -104,21 +104,12 @@ pub(super) struct Fetches {
     fetches: BTreeMap<CallId, Fetch>,
     reads: BTreeMap<ReadId, Read>,
     read_next: u64,
-    gather: Vec<u8>,
     replies: Replies,
 }
 
 impl Fetches {
     pub(super) fn new(l1: L1Writer, replies: Replies) -> Self {
-        Self {
-            l1,
-            flights: Flights::new(),
-            fetches: BTreeMap::new(),
-            reads: BTreeMap::new(),
-            read_next: 0,
-            gather: Vec::new(),
-            replies,
-        }
+        Self { l1, flights: Flights::new(), fetches: BTreeMap::new(), reads: BTreeMap::new(), read_next: 0, replies }
     }
 
     /// Who looks into the same cache.
@@ -348,12 +339,14 @@ impl Fetches {
                 Part::Plain(bytes) => reply.data(&bytes[from..to]),
             };
         }
-        self.gather.clear();
-        for (&begin, frame) in &parts {
-            let (from, to) = span(begin, frame);
-            self.gather.extend_from_slice(&frame[from..to]);
-        }
-        if self.gather.len() as u64 == end - offset { reply.data(&self.gather) } else { reply.error(Errno::ESTALE) }
+        let whole = || {
+            parts.iter().map(|(&begin, frame)| {
+                let (from, to) = span(begin, frame);
+                &frame[from..to]
+            })
+        };
+        let found: usize = whole().map(<[u8]>::len).sum();
+        if found as u64 == end - offset { reply.parts(whole()) } else { reply.error(Errno::ESTALE) }
     }
 
     fn fail_read(&mut self, read: ReadId, errno: Errno) {

@@ -317,3 +317,9 @@ impl Drop for Thread {
         }
     }
 }
+
+/// The lease of the first entry of a memory that no ring uses.
+#[cfg(test)]
+pub(super) fn lease_for_test(memory: &Arc<Memory>) -> Lease {
+    Lease { memory: Arc::clone(memory), index: 0 }
+}
