@@ -1,5 +1,6 @@
 //! The FUSE edge: each request of the kernel becomes an [`Op`] for the shard that owns the tree.
 //!
+//! The sessions of our own, for requests through io_uring, do the same in `serve`: what is changed here is changed there.
 //! Runs in fuser's reader threads, which must never wait: one that did would stop every process
 //! on the mount whose requests happen to reach it. So a request is answered here only where the
 //! answer needs nobody (a refusal, or bytes that a cache has), and handed over otherwise.
