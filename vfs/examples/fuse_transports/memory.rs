@@ -1,10 +1,6 @@
-//! Mounts a share that is all in memory, to measure what the way of the kernel's requests costs by itself.
-//!
-//! `memory_mount device|ring inline|shard MOUNTPOINT FILE_MIB` serves `MOUNTPOINT/file` and 1,000 small files in
-//! `MOUNTPOINT/many` until it is unmounted. `inline` answers in the thread that took the request, as a mount does with
-//! what it has in memory; `shard` answers in another, as it does with the rest. Times to live are 0, so that each call
-//! of a program is a request. docs/design/0012-fuse-over-io-uring.md says what was measured with it.
+//! A share that is all in memory, and whoever serves it.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +8,7 @@ use crossbeam_channel::{Sender, bounded};
 use vfs::fuse::Backend;
 use vfs::handle::OpenView;
 use vfs::reply::Added;
-use vfs::session::{FuseSession, FuseTransport, MountOptions};
+use vfs::session::{FuseSession, FuseTransport, MountOptions, Transport};
 use vfs::{Attr, DataReply, Errno, FileId, FileKind, Op, ROOT_INO, StatFs, Timestamp, Tree, TreeOptions};
 
 const TTL: Duration = Duration::ZERO;
@@ -20,7 +16,7 @@ const TTL: Duration = Duration::ZERO;
 const FILE: u64 = 2;
 const MANY: u64 = 3;
 const SMALL: u64 = 10;
-const SMALL_COUNT: u64 = 1_000;
+pub const SMALL_COUNT: u64 = 1_000;
 const SMALL_BYTES: u64 = 4_096;
 const MAILBOX_MAX: usize = 4_096;
 
@@ -131,15 +127,11 @@ impl Backend for Memory {
     }
 }
 
-fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [transport, place, mountpoint, mib] = arguments.as_slice() else {
-        panic!("usage: memory_mount device|ring inline|shard MOUNTPOINT FILE_MIB")
-    };
-    let mib: usize = mib.parse().expect("a number of MiB");
-    let share = Share { bytes: vec![7; mib << 20] };
+/// Serves until the mount is taken away.
+pub fn serve(transport: FuseTransport, is_inline: bool, mountpoint: &Path, file_mib: usize) {
+    let share = Share { bytes: vec![7; file_mib << 20] };
     let handles = Tree::new(TreeOptions::CLOSE_TO_OPEN, share.attr(ROOT_INO)).handle_table();
-    let backend = if place == "inline" {
+    let backend = if is_inline {
         Memory::Inline(share)
     } else {
         let (mailbox, ops) = bounded(MAILBOX_MAX);
@@ -147,8 +139,10 @@ fn main() {
         Memory::Shard(mailbox)
     };
     let mut options = MountOptions::new(mountpoint);
-    options.transport = if transport == "ring" { FuseTransport::Ring } else { FuseTransport::Device };
+    options.transport = transport;
     let session = FuseSession::mount(options, Arc::new(backend), handles).expect("a mount");
-    println!("{:?}", session.report().transport);
-    println!("{:?}", session.wait());
+    let found = &session.report().transport;
+    assert_eq!(matches!(found, Transport::Ring { .. }), transport == FuseTransport::Ring, "{found:?}");
+    println!("MOUNTED");
+    session.wait();
 }
