@@ -5,7 +5,8 @@ use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use engine::IoMode;
+use engine::{FuseTransport, IoMode};
+use serde::{Deserialize, Serialize};
 
 use crate::secret::hidden::Hidden;
 
@@ -200,6 +201,10 @@ pub struct MountArguments {
     /// What the mount keeps in memory.
     #[command(flatten)]
     pub memory: MemoryFlags,
+    /// Take the kernel's requests by /dev/fuse, through io_uring, or as suits most uses [default:
+    /// auto]
+    #[arg(long, value_name = "MODE")]
+    pub fuse: Option<Fuse>,
     /// How to reach the host.
     #[command(flatten)]
     pub remote: RemoteFlags,
@@ -214,6 +219,27 @@ pub struct MemoryFlags {
     /// What the kernel reads ahead of a reader, in KiB [default: 4096 where permitted]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_048_576))]
     pub read_ahead_kb: Option<u32>,
+}
+
+/// The values of `--fuse`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+pub enum Fuse {
+    /// what was measured to suit most uses: /dev/fuse
+    Auto,
+    /// /dev/fuse
+    Device,
+    /// io_uring where the kernel offers it (see `wormhole doctor`), /dev/fuse elsewhere
+    Uring,
+}
+
+impl From<Fuse> for FuseTransport {
+    fn from(fuse: Fuse) -> Self {
+        match fuse {
+            Fuse::Auto => Self::Auto,
+            Fuse::Device => Self::Device,
+            Fuse::Uring => Self::Ring,
+        }
+    }
 }
 
 /// What `unmount` takes.
@@ -378,6 +404,7 @@ mod tests {
             "mount studio /mnt --cache-dir /c",
             "mount studio /mnt --disk-cache-gb 1",
             "mount studio /mnt --timeout-s 0",
+            "mount studio /mnt --fuse fast",
             "ls studio -0 -l",
             "demo --size-mb 0",
             "status -q -v",

@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use engine::{
-    GetOptions, HostHandle, HostOptions, IoMode, MountHandle, MountOptions, Receiver, Remote, RemoteOptions,
-    ServiceEvent,
+    FuseTransport, GetOptions, HostHandle, HostOptions, IoMode, MountHandle, MountOptions, Receiver, Remote,
+    RemoteOptions, ServiceEvent,
 };
 use serde_json::json;
 use signal::JoinCode;
@@ -156,6 +156,7 @@ impl Demo<'_> {
             allow_other: false,
             ram_cache_bytes: RAM_CACHE_BYTES,
             read_ahead_kb: None,
+            fuse: FuseTransport::Auto,
             runtime_dir: self.root.join("client-run"),
             log: None,
         })?;

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use signal::JoinCode;
 use zeroize::Zeroizing;
 
-use crate::args::{Io, MountArguments};
+use crate::args::{Fuse, Io, MountArguments};
 use crate::daemon;
 use crate::exit::{Exit, Failure};
 use crate::log::{self, Log};
@@ -55,6 +55,11 @@ pub fn run(context: &Context<'_>, arguments: &MountArguments) -> Result<Exit, Fa
         allow_other: arguments.allow_other,
         ram_cache_mb: memory.ram_cache_mb.or_else(|| setting("ram_cache_mb")).expect("the setting has a default"),
         read_ahead_kb: memory.read_ahead_kb.or_else(|| setting("read_ahead_kb")),
+        fuse: arguments.fuse.unwrap_or_else(|| match context.settings.text("fuse") {
+            Some("device") => Fuse::Device,
+            Some("uring") => Fuse::Uring,
+            _ => Fuse::Auto,
+        }),
         log: None,
     };
     secret::with_code(
@@ -175,6 +180,7 @@ struct Plan {
     allow_other: bool,
     ram_cache_mb: u32,
     read_ahead_kb: Option<u32>,
+    fuse: Fuse,
     /// Where and how much to log; a mount in the foreground does so on stderr.
     log: Option<PlannedLog>,
 }
@@ -241,6 +247,7 @@ impl Plan {
             allow_other: self.allow_other,
             ram_cache_bytes: u64::from(self.ram_cache_mb) * MIB,
             read_ahead_kb: self.read_ahead_kb,
+            fuse: self.fuse.into(),
             runtime_dir: engine::trust::runtime_dir()?,
             log: self.log.as_ref().map(PlannedLog::path),
         })
@@ -414,6 +421,7 @@ mod tests {
             allow_other: true,
             ram_cache_mb: 7,
             read_ahead_kb: None,
+            fuse: Fuse::Uring,
             log: Some(PlannedLog { path: b"/s/\xff.log".to_vec(), level: "debug".into() }),
         };
         assert!(!format!("{plan:?}").contains("a-b-c"));
@@ -426,5 +434,6 @@ mod tests {
         assert_eq!(again.log.as_ref().unwrap().level, "debug");
         assert_eq!(again.start_timeout(), Duration::from_secs(25));
         assert_eq!(IoMode::from(again.io), IoMode::Poll);
+        assert_eq!(again.fuse, Fuse::Uring);
     }
 }

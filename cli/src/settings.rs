@@ -65,7 +65,9 @@ pub struct Knob {
 }
 
 /// Every setting. The ranges are those of the flags of the same names in `args.rs`.
-pub const KNOBS: [Knob; 7] = [
+pub const KNOBS: [Knob; 8] = [
+    // `auto` takes what was measured to suit most uses.
+    Knob { key: "fuse", variable: None, default: Some("auto"), range: Range::Word(&["auto", "device", "uring"]) },
     // `auto` takes io_uring where it works.
     Knob { key: "io", variable: None, default: Some("auto"), range: Range::Word(&["auto", "uring", "poll"]) },
     // Warnings concern the user; more is for finding faults.
@@ -405,7 +407,7 @@ mod tests {
                 assert_eq!(knob.check(default).as_deref(), Ok(default), "{}", knob.key);
             }
         }
-        assert_eq!(KNOBS[3].default, Some(signal::DEFAULT_PORT.to_string().as_str()));
+        assert_eq!(KNOBS[4].default, Some(signal::DEFAULT_PORT.to_string().as_str()));
     }
 
     #[test]

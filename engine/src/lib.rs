@@ -36,5 +36,5 @@ pub use event::{Invitation, ServiceEvent};
 pub use get::{GetOptions, GetProgress, GetSummary, get};
 pub use host::{HostHandle, HostOptions, ShutdownHandle, start_host};
 pub use io::IoMode;
-pub use mount::{MountHandle, MountOptions, run_mount_guard, start_mount, unmount};
+pub use mount::{FuseTransport, MountHandle, MountOptions, run_mount_guard, start_mount, unmount};
 pub use remote::{Remote, RemoteAttr, RemoteKind, RemoteOptions};

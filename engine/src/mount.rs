@@ -19,3 +19,4 @@ mod service;
 mod start;
 
 pub use start::{MountHandle, MountOptions, run_mount_guard, start_mount, unmount};
+pub use vfs::session::FuseTransport;

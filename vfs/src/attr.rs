@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub const ROOT_INO: u64 = 1;
 
 /// Block size told to stat(2), in bytes: the unit in which the client moves and caches data.
-const BLOCK_SIZE_BYTES: u32 = 1 << 20;
+pub(crate) const BLOCK_SIZE_BYTES: u32 = 1 << 20;
 
 /// Names one file of the share for as long as it exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

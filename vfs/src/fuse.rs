@@ -1,5 +1,6 @@
 //! The FUSE edge: each request of the kernel becomes an [`Op`] for the shard that owns the tree.
 //!
+//! The sessions of our own, for requests through io_uring, do the same in `serve`: what is changed here is changed there.
 //! Runs in fuser's reader threads, which must never wait: one that did would stop every process
 //! on the mount whose requests happen to reach it. So a request is answered here only where the
 //! answer needs nobody (a refusal, or bytes that a cache has), and handed over otherwise.
@@ -21,9 +22,9 @@ use std::time::SystemTime;
 
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo, InitFlags, IoctlFlags,
-    KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr,
-    ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
-    ReplyLock, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyBmap,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock,
+    ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use crate::handle::{HandleTable, OpenView};
@@ -32,7 +33,7 @@ use crate::reply::DataReply;
 
 /// The most bytes of one request: what 6.18 allows by default (`/proc/sys/fs/fuse/max_pages_limit`,
 /// 256 pages). fuser derives INIT's `max_pages` from it, which bounds reads as well.
-const REQUEST_BYTES_MAX: u32 = 1 << 20;
+pub(crate) const REQUEST_BYTES_MAX: u32 = 1 << 20;
 
 /// Whoever answers the requests: the engine's shards, or a test.
 ///
@@ -102,8 +103,8 @@ fn choose(offered: InitFlags) -> InitFlags {
 
 /// Says whether an open asks for more than reading. The kernel refuses it on a read-only mount
 /// before it gets here; this is the second wall.
-fn is_for_writing(flags: OpenFlags) -> bool {
-    flags.acc_mode() != OpenAccMode::O_RDONLY || flags.0 & libc::O_TRUNC != 0
+pub(crate) fn is_for_writing(flags: i32) -> bool {
+    flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0
 }
 
 impl<B: Backend> Filesystem for FuseFs<B> {
@@ -135,7 +136,7 @@ impl<B: Backend> Filesystem for FuseFs<B> {
     }
 
     fn open(&self, _request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        if is_for_writing(flags) {
+        if is_for_writing(flags.0) {
             return reply.error(Errno::EROFS);
         }
         self.backend.submit(Op::Open { ino: ino.0, flags: flags.0, reply: reply.into() });

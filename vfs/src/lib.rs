@@ -10,11 +10,14 @@
 //! ```
 //!
 //! Read [`op`], [`call`] and [`reply`] for the words, then [`tree`], then [`directory`],
-//! [`handle`] and [`readahead`]. The edge is [`fuse`], [`session`], [`notifier`], [`unmount`] and [`guard`].
+//! [`handle`] and [`readahead`]. The edge is [`fuse`], [`session`], [`notifier`], [`unmount`] and [`guard`]. The edge
+//! without fuser is `abi`, `serve`, `device` and `ring`: the same session with requests through io_uring.
 
+mod abi;
 mod arena;
 pub mod attr;
 pub mod call;
+mod device;
 pub mod directory;
 pub mod errno;
 mod file;
@@ -26,8 +29,11 @@ mod listed;
 pub mod mounts;
 pub mod notifier;
 pub mod op;
+mod owed;
 pub mod readahead;
 pub mod reply;
+mod ring;
+mod serve;
 pub mod session;
 pub mod tree;
 pub mod unmount;

@@ -7,12 +7,14 @@
 //! (`fuse_reverse_inval_inode`, fs/fuse/inode.c). So every [`Notice`] goes through this thread.
 
 use std::io;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select_biased};
 use fuser::INodeNo;
 
 use crate::call::{Notice, NoticeScope};
+use crate::device::Device;
 
 /// Bounds the notices under way.
 ///
@@ -80,8 +82,27 @@ impl NotifierThread {
     }
 }
 
+/// The way to the kernel, of whichever session.
+#[derive(Debug)]
+pub(crate) enum Kernel {
+    Fuser(fuser::Notifier),
+    Device(Arc<Device>),
+}
+
+impl Kernel {
+    /// Has the kernel forget attributes, and from a non-negative offset on the pages of a file.
+    ///
+    /// An inode that the kernel does not know counts as told.
+    fn inval_inode(&self, ino: u64, offset: i64, length: i64) -> io::Result<()> {
+        match self {
+            Self::Fuser(notifier) => notifier.inval_inode(INodeNo(ino), offset, length),
+            Self::Device(device) => device.inval_inode(ino, offset, length),
+        }
+    }
+}
+
 /// Starts the thread.
-pub(crate) fn start(kernel: fuser::Notifier) -> io::Result<(Notifier, NotifierThread)> {
+pub(crate) fn start(kernel: Kernel) -> io::Result<(Notifier, NotifierThread)> {
     let (notifier, incoming) = Notifier::channel();
     let (running, stopped) = bounded(0);
     let thread =
@@ -89,7 +110,7 @@ pub(crate) fn start(kernel: fuser::Notifier) -> io::Result<(Notifier, NotifierTh
     Ok((notifier, NotifierThread { running, thread }))
 }
 
-fn run(kernel: &fuser::Notifier, incoming: &Receiver<Notice>, stopped: &Receiver<()>) {
+fn run(kernel: &Kernel, incoming: &Receiver<Notice>, stopped: &Receiver<()>) {
     loop {
         select_biased! {
             recv(stopped) -> _ => break,
@@ -102,14 +123,13 @@ fn run(kernel: &fuser::Notifier, incoming: &Receiver<Notice>, stopped: &Receiver
     incoming.try_iter().for_each(Notice::complete);
 }
 
-fn deliver(kernel: &fuser::Notifier, notice: Notice) {
+fn deliver(kernel: &Kernel, notice: Notice) {
     // A negative offset leaves the pages alone; length 0 from offset 0 means all of them.
     let offset = match notice.scope {
         NoticeScope::Attr => -1,
         NoticeScope::Data => 0,
     };
-    // An inode that the kernel does not know counts as told: fuser reports success.
-    if let Err(error) = kernel.inval_inode(INodeNo(notice.ino), offset, 0) {
+    if let Err(error) = kernel.inval_inode(notice.ino, offset, 0) {
         tracing::debug!(ino = notice.ino, %error, "the kernel did not take a notice");
     }
     notice.complete();

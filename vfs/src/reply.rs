@@ -6,14 +6,17 @@
 
 mod listing;
 
+use std::cell::RefCell;
 use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use fuser::{FileHandle, FopenFlags, Generation, INodeNo};
 
+use crate::abi;
 use crate::attr::{Attr, StatFs};
 use crate::errno::Errno;
+use crate::owed::Owed;
 
 pub use listing::{Added, DirOut, DirPlusOut, DirPlusReply, DirReply};
 
@@ -38,6 +41,7 @@ refuse!(ReplyEntry ReplyAttr ReplyData ReplyOpen ReplyDirectory ReplyDirectoryPl
 /// Where an answer goes.
 enum Inner<F, T> {
     Fuse(F),
+    Owed(Owed),
     Channel(Sender<Result<T, Errno>>),
 }
 
@@ -106,15 +110,17 @@ impl<F: Refuse, T> Reply<F, T> {
     fn refuse(&mut self, errno: Errno) {
         match self.inner.take() {
             Some(Inner::Fuse(reply)) => reply.refuse(errno.into()),
+            Some(Inner::Owed(owed)) => owed.refuse(errno),
             Some(Inner::Channel(sender)) => deliver(&sender, Err(errno)),
             None => {}
         }
     }
 
-    /// Answers through `fuse`, or with what `value` makes.
-    fn send(mut self, fuse: impl FnOnce(F), value: impl FnOnce() -> T) {
+    /// Answers through `fuse`, through a session of our own by `own`, or with what `value` makes.
+    fn send(mut self, fuse: impl FnOnce(F), own: impl FnOnce(Owed), value: impl FnOnce() -> T) {
         match self.inner.take() {
             Some(Inner::Fuse(reply)) => fuse(reply),
+            Some(Inner::Owed(owed)) => own(owed),
             Some(Inner::Channel(sender)) => deliver(&sender, Ok(value())),
             None => unreachable!("only methods that consume the reply empty it"),
         }
@@ -132,6 +138,12 @@ impl<F: Refuse, T> From<F> for Reply<F, T> {
     }
 }
 
+impl<F: Refuse, T> From<Owed> for Reply<F, T> {
+    fn from(owed: Owed) -> Self {
+        Self { inner: Some(Inner::Owed(owed)) }
+    }
+}
+
 impl<F: Refuse, T> Drop for Reply<F, T> {
     fn drop(&mut self) {
         self.refuse(Errno::EIO);
@@ -142,6 +154,7 @@ impl<F: Refuse, T> fmt::Debug for Reply<F, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match &self.inner {
             Some(Inner::Fuse(_)) => "Reply(fuse)",
+            Some(Inner::Owed(_)) => "Reply(owed)",
             Some(Inner::Channel(_)) => "Reply(channel)",
             None => "Reply(sent)",
         })
@@ -154,6 +167,7 @@ impl EntryReply {
         let generation = Generation(attr.id.generation());
         self.send(
             |fuse| fuse.entry_with_ttls(&attr_ttl, &entry_ttl, &attr.into(), generation),
+            |owed| owed.answer_with(&abi::entry_out(attr, attr_ttl, entry_ttl)),
             || EntryOut { attr: Some(*attr), attr_ttl, entry_ttl },
         );
     }
@@ -164,6 +178,7 @@ impl EntryReply {
     pub fn absent(self, entry_ttl: Duration) {
         self.send(
             |fuse| fuse.entry_with_ttls(&Duration::ZERO, &entry_ttl, &nothing(), Generation(0)),
+            |owed| owed.answer_with(&abi::absent_out(entry_ttl)),
             || EntryOut { attr: None, attr_ttl: Duration::ZERO, entry_ttl },
         );
     }
@@ -193,15 +208,43 @@ fn nothing() -> fuser::FileAttr {
 impl AttrReply {
     /// Answers with the attributes.
     pub fn attr(self, attr: &Attr, attr_ttl: Duration) {
-        self.send(|fuse| fuse.attr(&attr_ttl, &attr.into()), || AttrOut { attr: *attr, attr_ttl });
+        self.send(
+            |fuse| fuse.attr(&attr_ttl, &attr.into()),
+            |owed| owed.answer_with(&abi::attr_out(attr, attr_ttl)),
+            || AttrOut { attr: *attr, attr_ttl },
+        );
     }
 }
 
 impl DataReply {
     /// Answers with bytes; fewer than asked for mean the end of the file.
     pub fn data(self, data: &[u8]) {
-        self.send(|fuse| fuse.data(data), || data.to_vec());
+        self.send(|fuse| fuse.data(data), |owed| owed.answer_with(data), || data.to_vec());
     }
+
+    /// Answers with the bytes of `parts`, one after the other.
+    ///
+    /// They are gathered in the kernel, or into what it reads; only fuser takes one slice alone, so that there more
+    /// than one part costs a copy.
+    pub fn parts<'a>(self, parts: impl Iterator<Item = &'a [u8]> + Clone) {
+        self.send(
+            |fuse| match (parts.clone().next(), parts.clone().nth(1)) {
+                (Some(only), None) => fuse.data(only),
+                _ => GATHER.with_borrow_mut(|gather| {
+                    gather.clear();
+                    parts.clone().for_each(|part| gather.extend_from_slice(part));
+                    fuse.data(gather);
+                }),
+            },
+            |owed| owed.answer(parts.clone()),
+            || parts.clone().flatten().copied().collect(),
+        );
+    }
+}
+
+thread_local! {
+    /// One read's bytes where they lie in several places.
+    static GATHER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 impl LinkReply {
@@ -228,6 +271,12 @@ impl From<fuser::ReplyData> for LinkReply {
     }
 }
 
+impl From<Owed> for LinkReply {
+    fn from(owed: Owed) -> Self {
+        Self(owed.into())
+    }
+}
+
 impl fmt::Debug for LinkReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -235,21 +284,24 @@ impl fmt::Debug for LinkReply {
 }
 
 impl OpenReply {
-    /// Grants a handle.
+    /// Grants a handle for a file; `keep_cache` says whether the kernel's pages of earlier opens still hold.
     pub fn opened(self, fh: u64, keep_cache: bool) {
         // Nothing is written through the handle, so a flush at each close(2) would say nothing.
-        let mut flags = FopenFlags::FOPEN_NOFLUSH;
-        flags.set(FopenFlags::FOPEN_KEEP_CACHE, keep_cache);
-        self.send(|fuse| fuse.opened(FileHandle(fh), flags), || OpenOut { fh, keep_cache });
+        self.grant(fh, FopenFlags::FOPEN_NOFLUSH, keep_cache);
     }
-}
 
-impl OpenReply {
     /// Grants a handle for a directory, whose listing the kernel keeps; `keep_cache` says whether to list what it has.
     pub fn opened_directory(self, dh: u64, keep_cache: bool) {
-        let mut flags = FopenFlags::FOPEN_CACHE_DIR;
+        self.grant(dh, FopenFlags::FOPEN_CACHE_DIR, keep_cache);
+    }
+
+    fn grant(self, fh: u64, mut flags: FopenFlags, keep_cache: bool) {
         flags.set(FopenFlags::FOPEN_KEEP_CACHE, keep_cache);
-        self.send(|fuse| fuse.opened(FileHandle(dh), flags), || OpenOut { fh: dh, keep_cache });
+        self.send(
+            |fuse| fuse.opened(FileHandle(fh), flags),
+            |owed| owed.answer_with(&abi::open_out(fh, flags.bits())),
+            || OpenOut { fh, keep_cache },
+        );
     }
 }
 
@@ -269,6 +321,7 @@ impl StatfsReply {
                     stat.fragment_size,
                 );
             },
+            |owed| owed.answer_with(&abi::statfs_out(stat)),
             || *stat,
         );
     }
@@ -277,6 +330,6 @@ impl StatfsReply {
 impl EmptyReply {
     /// Answers that it is done.
     pub fn ok(self) {
-        self.send(fuser::ReplyEmpty::ok, || ());
+        self.send(fuser::ReplyEmpty::ok, |owed| owed.answer_with(&[]), || ());
     }
 }

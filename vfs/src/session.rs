@@ -7,12 +7,17 @@
 //!   vfs-session: waits for the readers        replies go straight back to /dev/fuse
 //! ```
 //!
+//! With [`FuseTransport::Ring`] the threads are those of `ring` instead, one for each CPU and one at the device; all
+//! else is the same.
+//!
 //! A session ends when its mount ends, whoever unmounts it; and a mount ends with its session.
 //! `SIGKILL` is the one end that a session cannot see to: that is what [`guard`](crate::guard) is for.
 
-mod attach;
+pub(crate) mod attach;
 mod read_ahead;
 
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,9 +25,12 @@ use std::time::{Duration, Instant};
 use crate::fuse::{Backend, FuseFs, InitSettings};
 use crate::handle::HandleTable;
 use crate::mounts::{self, DeviceNumber};
-use crate::notifier::{self, Notifier, NotifierThread};
+use crate::notifier::{self, Kernel, Notifier, NotifierThread};
+use crate::ring::{self, OwnSession};
+use crate::serve::Edge;
 use crate::unmount::{self, Lazy, UnmountError};
 
+pub use crate::ring::RingUnavailable;
 pub use attach::MountError;
 pub use read_ahead::ReadAhead;
 
@@ -43,6 +51,44 @@ const BUSY_RETRY: Duration = Duration::from_millis(25);
 /// How long an unmounted session may take to see its end before it counts as still in use.
 const END_WAIT: Duration = Duration::from_secs(2);
 
+/// The way in which the kernel's requests should come.
+///
+/// Which one is the faster depends on what is asked: docs/design/0012-fuse-over-io-uring.md has the figures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FuseTransport {
+    /// The one that was measured to suit most uses: the device.
+    #[default]
+    Auto,
+    /// By `/dev/fuse`, which every kernel has.
+    Device,
+    /// Through io_uring, where the kernel offers it; else by the device, as [`MountReport::transport`] then says.
+    Ring,
+}
+
+/// What [`FuseTransport::Auto`] stands for.
+///
+/// Measured on Linux 6.18 with two CPUs, the ring answers more from memory and less from the shard, which is where most
+/// of a mount's requests are answered; a single reader's stream gains nothing. The table is in
+/// docs/design/0012-fuse-over-io-uring.md.
+const AUTO: FuseTransport = FuseTransport::Device;
+
+/// The way in which the kernel's requests come.
+#[derive(Debug)]
+pub enum Transport {
+    /// By `/dev/fuse`.
+    Device {
+        /// Why they do not come through io_uring, if that was wished for.
+        ring_unavailable: Option<RingUnavailable>,
+    },
+    /// Through io_uring.
+    Ring {
+        /// Queues: one for each CPU that this machine could have.
+        queues: usize,
+        /// Requests that each queue of a running CPU holds; more wait in the kernel.
+        queue_entries: usize,
+    },
+}
+
 /// What to mount, and how.
 ///
 /// Every mount is `ro,nosuid,nodev`: a host must not be able to hand out set-id programs or
@@ -57,7 +103,7 @@ pub struct MountOptions {
     ///
     /// Ordinary users need `user_allow_other` in `/etc/fuse.conf`.
     pub allow_other: bool,
-    /// Threads that read requests, within `1..=`[`READER_THREADS_MAX`].
+    /// Threads that read requests, within `1..=`[`READER_THREADS_MAX`]. A ring has one for each CPU instead.
     pub reader_threads: usize,
     /// The readahead window wished for, in KiB; `None` leaves the kernel's 128.
     pub read_ahead_kb: Option<u32>,
@@ -66,6 +112,8 @@ pub struct MountOptions {
     /// 0 counts as 1. For mounts without privilege the kernel caps it
     /// (`/sys/module/fuse/parameters/max_user_bgreq`).
     pub max_background: u16,
+    /// The way in which requests should come.
+    pub transport: FuseTransport,
 }
 
 impl MountOptions {
@@ -79,6 +127,7 @@ impl MountOptions {
             reader_threads: 2,
             read_ahead_kb: Some(4096),
             max_background: 64,
+            transport: FuseTransport::Auto,
         }
     }
 }
@@ -92,10 +141,12 @@ pub struct MountReport {
     pub device: DeviceNumber,
     /// What became of [`MountOptions::read_ahead_kb`].
     pub read_ahead: ReadAhead,
-    /// Whether each reader has its own queue in the kernel (`FUSE_DEV_IOC_CLONE`).
+    /// Whether each reader has its own queue in the kernel (`FUSE_DEV_IOC_CLONE`, or a ring's).
     ///
     /// `false` where this process may not open `/dev/fuse` itself; the readers then share one.
     pub own_queues: bool,
+    /// The way in which requests come.
+    pub transport: Transport,
 }
 
 /// How a session ended.
@@ -179,32 +230,25 @@ impl FuseSession {
         // From here on, dropping `serving` takes the mount away.
         let mut serving = TakeDown(Some(Arc::clone(&mount)));
 
-        let own_queues = attach::may_open_device();
-        let mut config = fuser::Config::default();
-        config.n_threads = Some(options.reader_threads);
-        config.clone_fd = own_queues;
         let settings = InitSettings { max_background: options.max_background.max(1) };
-        // Whom to let in is the kernel's to judge, and it has. A second check here, by the uid of
-        // each request, would refuse files that were opened by the right user and passed on.
-        let acl = fuser::SessionACL::All;
-        let session = fuser::Session::from_fd(FuseFs::new(backend, handles, settings), device_fd, acl, config)
+        let (served, transport, own_queues) = start(&options, device_fd, backend, handles, settings)
             .map_err(MountError::system("the kernel and we could not agree (FUSE_INIT)"))?;
 
         // The readahead is set after the INIT reply, which lowers it.
         let read_ahead = read_ahead::set(mount.device, options.read_ahead_kb);
         let (notifier, notifier_thread) =
-            notifier::start(session.notifier()).map_err(MountError::system("no thread for notifications"))?;
+            notifier::start(served.notifier()).map_err(MountError::system("no thread for notifications"))?;
         std::thread::Builder::new()
             .name("vfs-session".to_owned())
             .spawn({
                 let shared = Arc::clone(&mount);
-                move || serve(session, notifier_thread, &shared)
+                move || serve(served, notifier_thread, &shared)
             })
             .map_err(MountError::system("no thread for the session"))?;
         serving.0 = None;
         Ok(Self {
             notifier,
-            report: MountReport { mountpoint: resolved, device: mount.device, read_ahead, own_queues },
+            report: MountReport { mountpoint: resolved, device: mount.device, read_ahead, own_queues, transport },
             shared: mount,
         })
     }
@@ -266,8 +310,65 @@ impl Drop for FuseSession {
     }
 }
 
+/// Whoever serves the mount.
+enum Served<B: Backend> {
+    Fuser(Box<fuser::Session<FuseFs<B>>>),
+    Own(OwnSession),
+}
+
+impl<B: Backend> Served<B> {
+    fn notifier(&self) -> Kernel {
+        match self {
+            Self::Fuser(session) => Kernel::Fuser(session.notifier()),
+            Self::Own(session) => Kernel::Device(session.device()),
+        }
+    }
+
+    fn run(self) -> io::Result<()> {
+        match self {
+            Self::Fuser(session) => session.run(),
+            Self::Own(session) => session.run(),
+        }
+    }
+}
+
+/// Answers INIT by the way that was wished for and can be had; says which, and whether each reader has its own queue.
+fn start<B: Backend>(
+    options: &MountOptions,
+    device_fd: OwnedFd,
+    backend: Arc<B>,
+    handles: Arc<HandleTable>,
+    settings: InitSettings,
+) -> io::Result<(Served<B>, Transport, bool)> {
+    let wished = if options.transport == FuseTransport::Auto { AUTO } else { options.transport };
+    let offered = (wished == FuseTransport::Ring).then(ring::offered);
+    let ring_unavailable = match offered {
+        Some(Ok(())) => {
+            let edge = Edge { backend, handles };
+            let (session, ring) = OwnSession::start(device_fd, &edge, settings)?;
+            let transport = match ring {
+                Ok(queues) => Transport::Ring { queues, queue_entries: ring::QUEUE_ENTRIES },
+                Err(why) => Transport::Device { ring_unavailable: Some(why) },
+            };
+            let own_queues = matches!(transport, Transport::Ring { .. });
+            return Ok((Served::Own(session), transport, own_queues));
+        }
+        Some(Err(why)) => Some(why),
+        None => None,
+    };
+    let own_queues = attach::may_open_device();
+    let mut config = fuser::Config::default();
+    config.n_threads = Some(options.reader_threads);
+    config.clone_fd = own_queues;
+    // Whom to let in is the kernel's to judge, and it has. A second check here, by the uid of
+    // each request, would refuse files that were opened by the right user and passed on.
+    let acl = fuser::SessionACL::All;
+    let session = fuser::Session::from_fd(FuseFs::new(backend, handles, settings), device_fd, acl, config)?;
+    Ok((Served::Fuser(Box::new(session)), Transport::Device { ring_unavailable }, own_queues))
+}
+
 /// The session thread: runs the readers, and sees to it that no dead mount is left behind.
-fn serve<B: Backend>(session: fuser::Session<FuseFs<B>>, notifier: NotifierThread, shared: &Shared) {
+fn serve<B: Backend>(session: Served<B>, notifier: NotifierThread, shared: &Shared) {
     // Should anything here panic, those who wait still learn of the end.
     let ending = Ending(shared);
     let end = match session.run() {
@@ -394,4 +495,4 @@ impl Shared {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

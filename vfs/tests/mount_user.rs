@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mount_support::share::{Server, Share, bytes_of, no_handles};
-use mount_support::{mount, mount_line, play, role, run, this_program};
+use mount_support::{mount, mount_line, play, role, run, switch_on, this_program};
 use vfs::session::{FuseSession, MountError, MountOptions, ReadAhead, SessionEnd, Unmounted};
 use vfs::unmount::{Lazy, UnmountError, unmount};
 
@@ -58,6 +58,7 @@ fn as_user(test: &str, body: impl FnOnce(&Path)) {
     for (key, value) in played.get_envs() {
         command.env(key, value.expect("only set"));
     }
+    let _switch = switch_on(); // which the user could not
     let output = command.output().expect("unshare must be installed (package util-linux)");
     assert!(
         output.status.success(),

@@ -92,19 +92,20 @@ fn allow_other(surroundings: &Surroundings<'_>) -> Finding {
     }
 }
 
+/// Never a complaint: a mount does without, unless it is told otherwise (docs/design/0012-fuse-over-io-uring.md).
 fn over_io_uring(surroundings: &Surroundings<'_>) -> Finding {
     let name = "FUSE over io_uring";
     match surroundings.read("/sys/module/fuse/parameters/enable_uring").as_deref() {
-        Some("Y" | "1") => Finding::ok(name, "fuse.enable_uring is on"),
-        Some(_) => Finding::warn(
+        Some("Y" | "1") => Finding::ok(name, "fuse.enable_uring is on; wormhole mount --fuse uring uses it"),
+        Some(_) => Finding::ok(
             name,
-            "fuse.enable_uring is off, so mounts use /dev/fuse alone",
-            "echo Y | sudo tee /sys/module/fuse/parameters/enable_uring",
+            "fuse.enable_uring is off, as by default; it is optional, and only wormhole mount --fuse uring would use \
+             it: echo 1 | sudo tee /sys/module/fuse/parameters/enable_uring",
         ),
-        None => Finding::warn(
+        None => Finding::ok(
             name,
-            "this kernel's FUSE has no io_uring, so mounts use /dev/fuse alone",
-            "nothing to do; kernels from 6.14 on have it",
+            "this kernel's FUSE has no io_uring (Linux 6.14 and newer have it); it is optional, and mounts use \
+             /dev/fuse",
         ),
     }
 }

@@ -57,6 +57,14 @@ impl Machine {
 
     /// What is not well: name, status, remedy.
     fn complaints(&self) -> Vec<(&'static str, Status, String)> {
+        self.findings()
+            .into_iter()
+            .filter(|finding| finding.status != Status::Ok)
+            .map(|finding| (finding.name, finding.status, finding.remedy.unwrap_or_default()))
+            .collect()
+    }
+
+    fn findings(&self) -> Vec<Finding> {
         examine(&Surroundings {
             root: self.root.path(),
             uid: self.uid,
@@ -64,10 +72,6 @@ impl Machine {
             program_dirs: &["/usr/bin".into()],
             probe_uring: &|| self.uring.clone(),
         })
-        .into_iter()
-        .filter(|finding| finding.status != Status::Ok)
-        .map(|finding| (finding.name, finding.status, finding.remedy.unwrap_or_default()))
-        .collect()
     }
 
     /// The one complaint, its remedy checked for a part.
@@ -95,7 +99,6 @@ fn each_fault_is_named_with_its_remedy() {
         ("proc/sys/net/core/rmem_max", "7340031", "receive buffer", "rmem_max=7340032"),
         ("proc/sys/net/core/wmem_max", "212992", "send buffer", "wmem_max=7340032"),
         ("proc/net/udp6", "0: 0:1151 0:0", "port", "--bind"),
-        ("sys/module/fuse/parameters/enable_uring", "N", "FUSE over io_uring", "tee"),
         ("etc/fuse.conf", "#user_allow_other", "mount --allow-other", "fuse.conf"),
         ("proc/self/limits", "Max open files 1024 4095 files", "open files", "nofile"),
         ("proc/self/limits", "Max locked memory 65536 65536 bytes", "locked memory", "memlock"),
@@ -108,6 +111,23 @@ fn each_fault_is_named_with_its_remedy() {
     let machine = Machine::well();
     machine.write("sys/class/net/eth0/mtu", "1279");
     machine.complains("interface", Status::Fail, "mtu 1500");
+}
+
+#[test]
+fn fuse_over_io_uring_is_explained_and_never_a_complaint() {
+    let machine = Machine::well();
+    let path = "sys/module/fuse/parameters/enable_uring";
+    let check = |part: &str| {
+        let findings = machine.findings();
+        let found = findings.iter().find(|finding| finding.name == "FUSE over io_uring").unwrap();
+        assert_eq!(found.status, Status::Ok);
+        assert!(found.detail.contains(part), "{}", found.detail);
+    };
+    check("--fuse uring uses it");
+    machine.write(path, "N\n");
+    check("echo 1 | sudo tee /sys/module/fuse/parameters/enable_uring");
+    machine.remove(path);
+    check("Linux 6.14");
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use super::service::MountMail;
 use crate::io::MailSender;
 use cache::{ChunkKey, Frame, FrameClass, L1Reader};
-use std::cell::RefCell;
 use vfs::fuse::Backend;
 use vfs::{DataReply, Errno, Op, OpenView};
 
@@ -67,21 +66,8 @@ fn answer(l1: &L1Reader, view: OpenView, offset: u64, length: u32, reply: DataRe
         *place = Some(found);
         count += 1;
     }
-    let mut parts = frames[..count].iter().flatten().map(|(frame, from, to)| &frame[*from..*to]);
-    match (parts.next(), count) {
-        (Some(only), 1) => reply.data(only),
-        (first, _) => GATHER.with_borrow_mut(|gather| {
-            gather.clear();
-            first.into_iter().chain(parts).for_each(|part| gather.extend_from_slice(part));
-            reply.data(gather);
-        }),
-    }
+    reply.parts(frames[..count].iter().flatten().map(|(frame, from, to)| &frame[*from..*to]));
     None
-}
-
-thread_local! {
-    /// One read's bytes where they lie in several frames; a reply takes one slice.
-    static GATHER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The frame that holds the byte at `at`, and which part of it belongs to the read.

@@ -123,7 +123,6 @@ pub(super) struct Fetches {
     read_next: u64,
     scattered: BTreeMap<CallId, Scattered>,
     spare: Vec<Vec<u8>>,
-    gather: Vec<u8>,
     replies: Replies,
 }
 
@@ -137,7 +136,6 @@ impl Fetches {
             read_next: 0,
             scattered: BTreeMap::new(),
             spare: Vec::new(),
-            gather: Vec::new(),
             replies,
         }
     }
@@ -413,12 +411,14 @@ impl Fetches {
                 Part::Plain(bytes) => reply.data(&bytes[from..to]),
             };
         }
-        self.gather.clear();
-        for (&begin, frame) in &parts {
-            let (from, to) = span(begin, frame);
-            self.gather.extend_from_slice(&frame[from..to]);
-        }
-        if self.gather.len() as u64 == end - offset { reply.data(&self.gather) } else { reply.error(Errno::ESTALE) }
+        let whole = || {
+            parts.iter().map(|(&begin, frame)| {
+                let (from, to) = span(begin, frame);
+                &frame[from..to]
+            })
+        };
+        let found: usize = whole().map(<[u8]>::len).sum();
+        if found as u64 == end - offset { reply.parts(whole()) } else { reply.error(Errno::ESTALE) }
     }
 
     fn fail_read(&mut self, read: ReadId, errno: Errno) {

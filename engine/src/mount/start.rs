@@ -19,7 +19,7 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Instant;
 use vfs::TreeOptions;
-use vfs::session::{FuseSession, MountError, SessionEnd};
+use vfs::session::{FuseSession, FuseTransport, MountError, RingUnavailable, SessionEnd, Transport};
 use vfs::unmount::{Lazy, UnmountError};
 
 /// Events that may wait for a reader before they are dropped.
@@ -38,6 +38,8 @@ pub struct MountOptions {
     pub ram_cache_bytes: u64,
     /// The kernel's readahead in KiB; `None` is 4096 where permitted.
     pub read_ahead_kb: Option<u32>,
+    /// The way in which the kernel's requests should come; one that cannot be had is told by a `Warning` event.
+    pub fuse: FuseTransport,
     /// Where the control socket lives.
     pub runtime_dir: PathBuf,
     /// Where this process logs, for the report of the control socket; `None` where that is no file.
@@ -251,6 +253,7 @@ fn start(options: MountOptions) -> Result<Started, EngineError> {
         source: format!("wormhole:{}", welcome.share),
         allow_other: options.allow_other,
         read_ahead_kb: Some(options.read_ahead_kb.unwrap_or(READ_AHEAD_KB)),
+        transport: options.fuse,
         ..vfs::session::MountOptions::new(&options.mountpoint)
     };
     let session = FuseSession::mount(mount, backend, handles).map_err(mount_error)?;
@@ -267,6 +270,11 @@ fn start(options: MountOptions) -> Result<Started, EngineError> {
             "mountpoint": report_session.report().mountpoint, "address": address, "host": host, "share": share,
             "cache": { "hits": stats.hits, "misses": stats.misses, "evictions": stats.evictions, "bytes": stats.bytes_resident },
         });
+        let (fuse, ring_unavailable) = described(&report_session.report().transport);
+        report["fuse"] = fuse.into();
+        if let Some(why) = ring_unavailable {
+            report["fuse_uring_unavailable"] = why.into();
+        }
         if let Some(log) = &log {
             report["log"] = log.to_string_lossy().into();
         }
@@ -280,6 +288,10 @@ fn start(options: MountOptions) -> Result<Started, EngineError> {
         ServiceEvent::MountReady { mountpoint, address: welcome.address, host: welcome.host, share: welcome.share };
     // The channel was made above with room.
     let _ = events.try_send(ready);
+    if let (_, Some(why)) = described(&session.report().transport) {
+        let message = format!("{why}; this mount's requests come by /dev/fuse");
+        let _ = events.try_send(ServiceEvent::Warning { message });
+    }
     let no_thread = |error: std::io::Error| failed(format!("cannot start a thread: {error}"));
     let (mail, watch) = (shard.mail.clone(), shard.watch(&session).map_err(no_thread)?);
     let events = Arc::new(events);
@@ -297,6 +309,18 @@ const READ_AHEAD_KB: u32 = 4_096;
 fn owner() -> Option<(u32, u32)> {
     let uid = rustix::process::geteuid();
     (!uid.is_root()).then(|| (uid.as_raw(), rustix::process::getegid().as_raw()))
+}
+
+/// The way in which requests come, as `wormhole mount --fuse` names it, and why it is not the one wished for.
+fn described(transport: &Transport) -> (&'static str, Option<String>) {
+    let explained = |why: &RingUnavailable| match std::error::Error::source(why) {
+        Some(cause) => format!("{why}: {cause}"),
+        None => why.to_string(),
+    };
+    match transport {
+        Transport::Ring { .. } => ("uring", None),
+        Transport::Device { ring_unavailable } => ("device", ring_unavailable.as_ref().map(explained)),
+    }
 }
 
 fn cannot_unmount(error: &UnmountError) -> EngineError {
@@ -377,6 +401,7 @@ mod tests {
             allow_other: false,
             ram_cache_bytes: 16 << 20,
             read_ahead_kb: None,
+            fuse: FuseTransport::Auto,
             runtime_dir: root.join("run"),
             log: None,
         };

@@ -9,8 +9,10 @@ use crossbeam_channel::Receiver;
 use fuser::{Generation, INodeNo};
 
 use super::{Inner, Reply};
+use crate::abi;
 use crate::attr::{Attr, FileKind};
 use crate::errno::Errno;
+use crate::owed::Owed;
 
 /// Bytes of `struct fuse_dirent` before the name (include/uapi/linux/fuse.h).
 const DIRENT_BYTES: usize = 24;
@@ -52,20 +54,26 @@ pub enum Added {
     Full,
 }
 
-/// What a channel reply has taken so far, counted as the kernel would.
+/// What a reply has taken so far, where fuser does not count it: as values for a channel, or as the kernel's bytes.
 #[derive(Debug)]
 struct Taken<T> {
     entries: Vec<T>,
+    bytes: Vec<u8>,
     bytes_left: usize,
 }
 
 impl<T> Taken<T> {
-    fn push(&mut self, header_bytes: usize, name: &[u8], entry: impl FnOnce() -> T) -> Added {
+    fn new(bytes_max: usize) -> Self {
+        Self { entries: Vec::new(), bytes: Vec::new(), bytes_left: bytes_max }
+    }
+
+    /// Takes an entry by `add` if it fits.
+    fn push(&mut self, header_bytes: usize, name: &[u8], add: impl FnOnce(&mut Self)) -> Added {
         let bytes = (header_bytes + name.len()).next_multiple_of(8);
         match self.bytes_left.checked_sub(bytes) {
             Some(left) => {
                 self.bytes_left = left;
-                self.entries.push(entry());
+                add(self);
                 Added::Yes
             }
             None => Added::Full,
@@ -86,14 +94,18 @@ macro_rules! listing_reply {
             /// bytes as the kernel counts them.
             pub fn channel(bytes_max: usize) -> (Self, Receiver<Result<Vec<$out>, Errno>>) {
                 let (reply, receiver) = Reply::channel();
-                let taken = Taken { entries: Vec::new(), bytes_left: bytes_max };
-                (Self { reply, taken }, receiver)
+                (Self { reply, taken: Taken::new(bytes_max) }, receiver)
+            }
+
+            /// A reply of at most `bytes_max` bytes that a session of our own owes.
+            pub(crate) fn owed(owed: Owed, bytes_max: u32) -> Self {
+                Self { reply: owed.into(), taken: Taken::new(bytes_max as usize) }
             }
 
             /// Sends the entries added so far; none mean the end of the directory.
             pub fn ok(self) {
-                let entries = self.taken.entries;
-                self.reply.send(fuser::$fuse::ok, || entries);
+                let Taken { entries, bytes, .. } = self.taken;
+                self.reply.send(fuser::$fuse::ok, |owed| owed.answer_with(&bytes), || entries);
             }
 
             /// Answers with an error, whatever was added.
@@ -104,8 +116,7 @@ macro_rules! listing_reply {
 
         impl From<fuser::$fuse> for $reply {
             fn from(reply: fuser::$fuse) -> Self {
-                let taken = Taken { entries: Vec::new(), bytes_left: 0 };
-                Self { reply: reply.into(), taken }
+                Self { reply: reply.into(), taken: Taken::new(0) }
             }
         }
 
@@ -131,7 +142,12 @@ impl DirReply {
     pub fn add(&mut self, ino: u64, offset: u64, kind: FileKind, name: &[u8]) -> Added {
         match &mut self.reply.inner {
             Some(Inner::Fuse(fuse)) => added(fuse.add(INodeNo(ino), offset, kind.into(), OsStr::from_bytes(name))),
-            _ => self.taken.push(DIRENT_BYTES, name, || DirOut { ino, offset, kind, name: name.to_vec() }),
+            Some(Inner::Owed(_)) => self.taken.push(DIRENT_BYTES, name, |taken| {
+                abi::push_dirent(&mut taken.bytes, ino, offset, kind, name);
+            }),
+            _ => self.taken.push(DIRENT_BYTES, name, |taken| {
+                taken.entries.push(DirOut { ino, offset, kind, name: name.to_vec() });
+            }),
         }
     }
 }
@@ -148,11 +164,11 @@ impl DirPlusReply {
                 &attr.into(),
                 Generation(attr.id.generation()),
             )),
-            _ => self.taken.push(DIRENT_PLUS_BYTES, name, || DirPlusOut {
-                offset,
-                name: name.to_vec(),
-                attr: *attr,
-                ttl,
+            Some(Inner::Owed(_)) => self.taken.push(DIRENT_PLUS_BYTES, name, |taken| {
+                abi::push_direntplus(&mut taken.bytes, offset, name, attr, ttl);
+            }),
+            _ => self.taken.push(DIRENT_PLUS_BYTES, name, |taken| {
+                taken.entries.push(DirPlusOut { offset, name: name.to_vec(), attr: *attr, ttl });
             }),
         }
     }

@@ -91,7 +91,7 @@ impl MountError {
 ///
 /// Takes dead wormhole mounts off it first. Nothing here waits for a stuck server: until the mount
 /// table shows no wormhole on top, only [`mounts::probe`] looks at the mountpoint itself.
-pub(super) fn prepare(mountpoint: &Path) -> Result<PathBuf, MountError> {
+pub(crate) fn prepare(mountpoint: &Path) -> Result<PathBuf, MountError> {
     let unusable = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => MountError::MountpointMissing(mountpoint.to_owned()),
         io::ErrorKind::NotADirectory => MountError::NotADirectory(mountpoint.to_owned()),
@@ -124,7 +124,7 @@ pub(super) fn prepare(mountpoint: &Path) -> Result<PathBuf, MountError> {
 }
 
 /// Mounts on `resolved`, read-only, and returns the device with its INIT request waiting in it.
-pub(super) fn attach(resolved: &Path, source: &str, allow_other: bool) -> Result<OwnedFd, MountError> {
+pub(crate) fn attach(resolved: &Path, source: &str, allow_other: bool) -> Result<OwnedFd, MountError> {
     match OpenOptions::new().read(true).write(true).open(DEVICE) {
         Ok(device) => match attach_directly(&device, resolved, source, allow_other) {
             Ok(()) => Ok(device.into()),

@@ -3,6 +3,7 @@
 #![allow(dead_code)] // each test program uses its part
 
 pub mod share;
+pub mod switch;
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
@@ -11,7 +12,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 
 use tempfile::TempDir;
-use vfs::session::{FuseSession, MountOptions};
+use vfs::session::{FuseSession, FuseTransport, MountOptions, Transport};
 use vfs::unmount::{Lazy, unmount};
 
 use share::{Server, Share};
@@ -69,8 +70,31 @@ impl Mounted {
     }
 }
 
-pub fn mount(options: MountOptions, server: &Arc<Server>) -> FuseSession {
-    FuseSession::mount(options, Arc::clone(server), share::no_handles()).expect("a mount")
+/// Whether this test program is the one that tests requests through io_uring.
+fn is_for_ring() -> bool {
+    env!("CARGO_CRATE_NAME") == "mount_ring"
+}
+
+/// What keeps FUSE over io_uring switched on while this program, or one that it starts, mounts.
+pub fn switch_on() -> Option<switch::Switch> {
+    is_for_ring().then(switch::on).flatten()
+}
+
+pub fn mount(mut options: MountOptions, server: &Arc<Server>) -> FuseSession {
+    if is_for_ring() {
+        options.transport = FuseTransport::Ring;
+    }
+    let _switch = switch_on();
+    let session = FuseSession::mount(options, Arc::clone(server), share::no_handles()).expect("a mount");
+    match &session.report().transport {
+        Transport::Ring { .. } => assert!(is_for_ring()),
+        Transport::Device { ring_unavailable: None } => assert!(!is_for_ring()),
+        Transport::Device { ring_unavailable: Some(why) } => {
+            assert!(is_for_ring() && !switch::is_on(), "{why:?}");
+            println!("requests come by the device: {why}");
+        }
+    }
+    session
 }
 
 /// The line of `/proc/mounts` for what is mounted at `path`.
@@ -89,9 +113,12 @@ pub fn role() -> Option<(String, PathBuf)> {
 
 /// This test program again, running only `test` and playing `role`.
 pub fn play(program: &Path, test: &str, role: &str, mountpoint: &Path) -> Command {
+    // The path of this module without its ends is that of the test.
+    let module = module_path!().split("::").skip(1).filter(|&name| name != "mount_support");
+    let test = module.chain([test]).collect::<Vec<_>>().join("::");
     let mut command = Command::new(program);
     command
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .args(["--exact", test.as_str(), "--nocapture", "--test-threads=1"])
         .env(ROLE, role)
         .env(MOUNTPOINT, mountpoint)
         .stdin(Stdio::null());

@@ -1,0 +1,117 @@
+//! The thread of one or more queues: takes requests, gives them to the backend, gives answers back.
+
+use std::io;
+use std::sync::Arc;
+
+use crossbeam_channel::Receiver;
+
+use super::slot::{Answered, Returns, Slot};
+use super::sys::{Commands, Completion, Lease};
+use crate::device::Stop;
+use crate::fuse::Backend;
+use crate::owed::Owed;
+use crate::serve::Edge;
+
+/// Tries to register an entry that the kernel answers with `EAGAIN`. It does so until it has taken the INIT answer,
+/// which is before the write of that answer returns; a few are for what we do not know.
+const REGISTER_TRIES_MAX: usize = 100;
+
+/// See the module.
+pub(super) struct Worker<B> {
+    pub(super) commands: Commands,
+    /// The queue of each entry.
+    pub(super) queues: Vec<u16>,
+    pub(super) edge: Edge<B>,
+    pub(super) returns: Arc<Returns>,
+    pub(super) answered: Receiver<Answered>,
+}
+
+impl<B: Backend> Worker<B> {
+    /// Offers every entry to the kernel.
+    ///
+    /// # Errors
+    /// What the kernel refused one with: it then uses the device instead, or the entries it has.
+    pub(super) fn register(&mut self, leases: Vec<Lease>) -> io::Result<()> {
+        let mut refused = Ok(());
+        let mut left = leases;
+        for _ in 0..REGISTER_TRIES_MAX {
+            for lease in left.drain(..) {
+                let queue = self.queues[lease.index()];
+                self.commands.register(lease, queue);
+            }
+            self.commands.submit_and_wait(0)?;
+            // A request may be here before all entries are.
+            while let Some(completion) = self.commands.pop() {
+                match completion {
+                    Completion::Refused(lease, error) if error.raw_os_error() == Some(libc::EAGAIN) => left.push(lease),
+                    Completion::Refused(_, error) => refused = Err(error),
+                    Completion::Delivered(lease) => self.serve(lease),
+                    Completion::Woken | Completion::Stop => unreachable!("nothing else is armed yet"),
+                }
+            }
+            if left.is_empty() {
+                return refused;
+            }
+            std::thread::yield_now();
+        }
+        Err(rustix::io::Errno::AGAIN.into())
+    }
+
+    /// Serves until the session ends.
+    ///
+    /// # Errors
+    /// What the kernel says of the ring, or of an answer that it had to take.
+    pub(super) fn run(&mut self, stop: &Stop) -> io::Result<()> {
+        self.commands.arm_stop(stop);
+        self.commands.arm_wake(self.returns.wake());
+        loop {
+            self.commit();
+            self.returns.fall_asleep();
+            self.commit();
+            self.commands.submit_and_wait(1)?;
+            self.returns.stay_awake();
+            while let Some(completion) = self.commands.pop() {
+                match completion {
+                    Completion::Delivered(lease) => self.serve(lease),
+                    Completion::Woken => self.commands.arm_wake(self.returns.wake()),
+                    Completion::Stop => return Ok(()),
+                    Completion::Refused(_, error) => match error.raw_os_error() {
+                        // The connection is going; the reader of the device learns of it, too, and ends the session.
+                        Some(libc::ENOTCONN | libc::ECONNABORTED | libc::ECANCELED) => {}
+                        // This entry is lost to its queue, which must not dry up under the processes that use it.
+                        _ => return Err(error),
+                    },
+                }
+            }
+        }
+    }
+
+    fn serve(&self, lease: Lease) {
+        let (slot, request) = Slot::receive(lease, &self.returns);
+        match request {
+            Ok(request) => self.edge.serve(request, Owed::Ring(slot)),
+            Err(error) => tracing::error!(%error, "refused"), // and dropping the slot says EIO
+        }
+    }
+
+    /// Queues the answers that have been given.
+    fn commit(&mut self) {
+        for Answered { lease, unique } in self.answered.try_iter() {
+            let queue = self.queues[lease.index()];
+            self.commands.commit(lease, queue, unique);
+        }
+    }
+}
+
+/// Sends the answers that were given in the end, such as that of a request on which the backend panicked.
+impl<B> Drop for Worker<B> {
+    fn drop(&mut self) {
+        for Answered { lease, unique } in self.answered.try_iter() {
+            let queue = self.queues[lease.index()];
+            self.commands.commit(lease, queue, unique);
+        }
+        if let Err(error) = self.commands.submit_and_wait(0) {
+            tracing::debug!(%error, "the last answers were not taken");
+        }
+    }
+}
