@@ -7,7 +7,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::fixture;
 use crate::quinn_peer::{Identity, Settings, Variant};
-use crate::suite::Plan;
+use crate::suite::{Plan, Scale};
+use crate::verbs::{self, Verb};
 
 /// Timed runs of each contender; the median of five shrugs off two bad ones.
 pub const RUNS: usize = 5;
@@ -73,6 +74,8 @@ pub enum Action {
         /// Which.
         file: PathBuf,
     },
+    /// One of the other hidden verbs.
+    Verb(Verb),
 }
 
 /// Which suites run.
@@ -82,8 +85,23 @@ pub enum Suites {
     Transport,
     /// Mounts and copies.
     Mount,
-    /// Both.
+    /// Small reads in random order.
+    Random,
+    /// Names and attributes.
+    Metadata,
+    /// Many small files.
+    Smallfiles,
+    /// CPU time and memory.
+    Cpu,
+    /// Everything.
     All,
+}
+
+impl Suites {
+    /// Whether `suite` is to run.
+    pub fn include(self, suite: Self) -> bool {
+        self == suite || self == Self::All
+    }
 }
 
 /// What a client in the lab is for.
@@ -107,8 +125,12 @@ impl Mode {
 
 fn command() -> Command {
     let measuring = [
-        Command::new("transport").about("One stream, one core at each end, beside quinn and iperf3"),
-        Command::new("mount").about("Cold sequential reads through a mount, and copies"),
+        Command::new("transport").about("One stream, one core at each end, beside QUIC peers, HTTPS and iperf3"),
+        Command::new("mount").about("Sequential reads through a mount, cold and warm, and copies"),
+        Command::new("random").about("4 KiB random reads through a cold mount: latency and IOPS"),
+        Command::new("metadata").about("Walking trees, stat and open, mounting a large share"),
+        Command::new("smallfiles").about("Many small files, copied and read"),
+        Command::new("cpu").about("CPU time per byte, idle CPU time, memory"),
         Command::new("all").about("Everything (the default)"),
     ];
     Command::new("perf")
@@ -160,6 +182,7 @@ fn command() -> Command {
             required::<u64>("bytes"),
         ]))
         .subcommand(inner("__hash").arg(required::<PathBuf>("file")))
+        .subcommands(verbs::commands())
 }
 
 fn inner(name: &'static str) -> Command {
@@ -202,6 +225,10 @@ where
         None => measure(Suites::All, &matches),
         Some(("transport", inner)) => measure(Suites::Transport, inner),
         Some(("mount", inner)) => measure(Suites::Mount, inner),
+        Some(("random", inner)) => measure(Suites::Random, inner),
+        Some(("metadata", inner)) => measure(Suites::Metadata, inner),
+        Some(("smallfiles", inner)) => measure(Suites::Smallfiles, inner),
+        Some(("cpu", inner)) => measure(Suites::Cpu, inner),
         Some(("all", inner)) => measure(Suites::All, inner),
         Some(("peers", inner)) => Action::Peers { install: inner.get_flag("install") },
         Some(("__quinn-server", inner)) => Action::QuinnServer {
@@ -226,17 +253,23 @@ where
             bytes: *value(inner, "bytes"),
         },
         Some(("__hash", inner)) => Action::Hash { file: value::<PathBuf>(inner, "file").clone() },
-        Some((verb, _)) => unreachable!("clap admitted the unknown verb {verb}"),
+        Some((verb, inner)) => match Verb::parse(verb, inner) {
+            Some(verb) => Action::Verb(verb),
+            None => unreachable!("clap admitted the unknown verb {verb}"),
+        },
     })
 }
 
 fn measure(suites: Suites, matches: &ArgMatches) -> Action {
-    let (bytes, default_runs) =
-        if matches.get_flag("quick") { (fixture::BYTES_QUICK, RUNS_QUICK) } else { (fixture::BYTES, RUNS) };
+    let (scale, bytes, default_runs) = if matches.get_flag("quick") {
+        (Scale::Quick, fixture::BYTES_QUICK, RUNS_QUICK)
+    } else {
+        (Scale::Full, fixture::BYTES, RUNS)
+    };
     let runs = matches
         .get_one::<u64>("runs")
         .map_or(default_runs, |&runs| usize::try_from(runs).expect("clap admits RUNS_MAX at most"));
-    Action::Measure { suites, plan: Plan { bytes, runs }, json: matches.get_one::<PathBuf>("json").cloned() }
+    Action::Measure { suites, plan: Plan { bytes, runs, scale }, json: matches.get_one::<PathBuf>("json").cloned() }
 }
 
 fn settings(matches: &ArgMatches) -> Settings {
@@ -273,11 +306,15 @@ mod tests {
 
     #[test]
     fn suites_and_their_plans() {
-        let full = Plan { bytes: 2 << 30, runs: 5 };
-        let quick = Plan { bytes: 256 << 20, runs: 3 };
+        let full = Plan { bytes: 2 << 30, runs: 5, scale: Scale::Full };
+        let quick = Plan { bytes: 256 << 20, runs: 3, scale: Scale::Quick };
         assert_eq!(measured("perf"), (Suites::All, full, None));
         assert_eq!(measured("perf --quick"), (Suites::All, quick, None));
         assert_eq!(measured("perf mount --quick"), (Suites::Mount, quick, None));
+        assert_eq!(measured("perf random --quick"), (Suites::Random, quick, None));
+        assert_eq!(measured("perf metadata"), (Suites::Metadata, full, None));
+        assert_eq!(measured("perf smallfiles"), (Suites::Smallfiles, full, None));
+        assert_eq!(measured("perf cpu"), (Suites::Cpu, full, None));
         assert_eq!(measured("perf --quick all"), (Suites::All, quick, None));
         let (suites, plan, json) = measured("perf transport --runs 9 --json out.json");
         assert_eq!((suites, plan.runs), (Suites::Transport, 9));

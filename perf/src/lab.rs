@@ -40,7 +40,7 @@ const KILL_LIMIT: Duration = Duration::from_secs(5);
 const NAMESPACES: &str = "/run/netns";
 
 /// The network device inside each namespace.
-const DEVICE: &str = "veth0";
+pub(crate) const DEVICE: &str = "veth0";
 
 /// The programs a lab is made with, and their Debian packages.
 const TOOLS: [(&str, &str); 4] =

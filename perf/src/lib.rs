@@ -7,31 +7,40 @@
 //!   namespace wh-PID-N-h          veth, MTU as asked         namespace wh-PID-N-c
 //!   ┌──────────────────────┐                              ┌──────────────────────┐
 //!   │ wormhole host        │ 10.77.0.1 ──────── 10.77.0.2 │ reader, mount, get   │
-//!   │ quinn, sshd, iperf3… │          bytes ───▶          │ quinn, sshfs, scp…   │
+//!   │ quinn, sshd, nginx…  │          bytes ───▶          │ quinn, sshfs, curl…  │
 //!   └──────────────────────┘                              └──────────────────────┘
 //!     core 0 (transport)                                     core 1 (transport)
 //! ```
 //!
-//! Read [`lab`], then [`suite`] for the method, then [`suite::transport`] and [`suite::mount`]. What the figures mean
-//! stands in [`report`]; who the rivals are, in [`peers`].
+//! Read [`lab`], then [`suite`] for the method, then [`suite::transport`], [`suite::mounter`] and [`suite::mount`], the
+//! other suites in any order. What the figures mean stands in [`report`]; who the rivals are, in [`peers`].
 #![forbid(unsafe_code)]
 
 pub mod arguments;
 mod cleanup;
 pub mod cpu_time;
+pub mod fingerprint;
 pub mod fixture;
 pub mod lab;
+pub mod latency;
+pub mod link;
 pub mod machine;
+pub mod memory;
 pub mod mounts;
 pub mod ours;
 pub mod peers;
 pub mod process;
 pub mod quinn_peer;
+pub mod random_load;
 pub mod report;
+pub mod s2n_peer;
 pub mod sample;
 pub mod ssh;
 pub mod statistics;
 pub mod suite;
+pub mod tree;
+pub mod verbs;
+pub mod web;
 pub mod wormhole;
 
 pub use cleanup::end_cleanly_on_signals;

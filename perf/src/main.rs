@@ -61,6 +61,11 @@ fn perform(action: Action) -> anyhow::Result<ExitCode> {
                 Mode::Verify => println!("{}", ours::read_hash(host, &code, &path, bytes)?),
             }
         }
+        Action::Verb(verb) => {
+            if let Some(line) = verb.perform()? {
+                println!("{line}");
+            }
+        }
         Action::Hash { file } => println!("{}", fixture::hash_file(&file)?.1),
     }
     Ok(ExitCode::SUCCESS)
@@ -74,11 +79,29 @@ fn measure(suites: Suites, plan: suite::Plan) -> anyhow::Result<Report> {
     let fixture = Fixture::create(plan.bytes)?;
     let note = &mut |text: &str| eprintln!("{text}");
     let mut rows = Vec::new();
-    if matches!(suites, Suites::Transport | Suites::All) {
+    if suites.include(Suites::Transport) {
         rows.extend(suite::transport::run(plan, &fixture, note)?);
     }
-    if matches!(suites, Suites::Mount | Suites::All) {
+    if suites.include(Suites::Mount) {
         rows.extend(suite::mount::run(plan, &fixture, note)?);
+    }
+    // With all suites its transfers have run already.
+    if suites == Suites::Cpu {
+        rows.extend(suite::cpu::transfers(plan, &fixture, note)?);
+    }
+    if suites.include(Suites::Cpu) {
+        rows.extend(suite::cpu::idle(plan, &fixture, note)?);
+    }
+    // The others have fixtures of their own.
+    drop(fixture);
+    if suites.include(Suites::Random) {
+        rows.extend(suite::random::run(plan, note)?);
+    }
+    if suites.include(Suites::Metadata) {
+        rows.extend(suite::metadata::run(plan, note)?);
+    }
+    if suites.include(Suites::Smallfiles) {
+        rows.extend(suite::smallfiles::run(plan, note)?);
     }
     Ok(Report { machine, rows })
 }

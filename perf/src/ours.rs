@@ -1,6 +1,6 @@
 //! Wormhole's own client as the transport suite drives it: one file, one stream, on the calling thread's core.
 //!
-//! The one place of this crate that knows the engine's interface.
+//! With [`crate::random_load`], the only place of this crate that knows the engine's interface.
 
 use std::net::SocketAddr;
 use std::time::Duration;
