@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use crate::fixture;
 use crate::quinn_peer::{Identity, Settings, Variant};
 use crate::suite::{Plan, Scale};
 use crate::verbs::{self, Verb};
+use crate::{fixture, lab};
 
 /// Timed runs of each contender; the median of five shrugs off two bad ones.
 pub const RUNS: usize = 5;
@@ -27,6 +27,24 @@ pub enum Action {
         /// Which suites.
         suites: Suites,
         /// How long and how often.
+        plan: Plan,
+        /// Where the JSON goes.
+        json: Option<PathBuf>,
+    },
+    /// Serve a fixture to another machine.
+    Serve {
+        /// Where.
+        bind: SocketAddr,
+        /// The link's.
+        mtu: u32,
+        /// How large a fixture.
+        plan: Plan,
+    },
+    /// Measure against another machine that serves.
+    Run {
+        /// Address or name, perhaps with a port.
+        host: String,
+        /// How often.
         plan: Plan,
         /// Where the JSON goes.
         json: Option<PathBuf>,
@@ -153,6 +171,27 @@ fn command() -> Command {
                 .help("Write the report there as JSON"),
         )
         .subcommands(measuring)
+        .subcommand(
+            Command::new("serve").about("Serves a fixture to another machine that measures with `run`").args([
+                Arg::new("bind")
+                    .long("bind")
+                    .value_name("ADDR:PORT")
+                    .default_value("0.0.0.0:4433")
+                    .value_parser(value_parser!(SocketAddr))
+                    .help("Listen here; the peers' servers use the same address"),
+                Arg::new("mtu")
+                    .long("mtu")
+                    .value_name("BYTES")
+                    .default_value("1500")
+                    .value_parser(value_parser!(u32).range(i64::from(lab::MTU_MIN)..=i64::from(lab::MTU_MAX)))
+                    .help("The MTU of the link, which QUIC peers are told"),
+            ]),
+        )
+        .subcommand(
+            Command::new("run")
+                .about("Measures against a machine that runs `serve`; asks for its join code")
+                .arg(Arg::new("host").value_name("HOST[:PORT]").required(true)),
+        )
         .subcommand(Command::new("peers").about("Lists the peers and whether this machine has them").arg(
             Arg::new("install").long("install").action(ArgAction::SetTrue).help("Install what is missing (root, apt)"),
         ))
@@ -230,6 +269,14 @@ where
         Some(("smallfiles", inner)) => measure(Suites::Smallfiles, inner),
         Some(("cpu", inner)) => measure(Suites::Cpu, inner),
         Some(("all", inner)) => measure(Suites::All, inner),
+        Some(("serve", inner)) => {
+            Action::Serve { bind: *value(inner, "bind"), mtu: *value(inner, "mtu"), plan: plan(inner) }
+        }
+        Some(("run", inner)) => Action::Run {
+            host: value::<String>(inner, "host").clone(),
+            plan: plan(inner),
+            json: inner.get_one::<PathBuf>("json").cloned(),
+        },
         Some(("peers", inner)) => Action::Peers { install: inner.get_flag("install") },
         Some(("__quinn-server", inner)) => Action::QuinnServer {
             listen: *value(inner, "address"),
@@ -261,6 +308,10 @@ where
 }
 
 fn measure(suites: Suites, matches: &ArgMatches) -> Action {
+    Action::Measure { suites, plan: plan(matches), json: matches.get_one::<PathBuf>("json").cloned() }
+}
+
+fn plan(matches: &ArgMatches) -> Plan {
     let (scale, bytes, default_runs) = if matches.get_flag("quick") {
         (Scale::Quick, fixture::BYTES_QUICK, RUNS_QUICK)
     } else {
@@ -269,7 +320,7 @@ fn measure(suites: Suites, matches: &ArgMatches) -> Action {
     let runs = matches
         .get_one::<u64>("runs")
         .map_or(default_runs, |&runs| usize::try_from(runs).expect("clap admits RUNS_MAX at most"));
-    Action::Measure { suites, plan: Plan { bytes, runs, scale }, json: matches.get_one::<PathBuf>("json").cloned() }
+    Plan { bytes, runs, scale }
 }
 
 fn settings(matches: &ArgMatches) -> Settings {
@@ -319,6 +370,21 @@ mod tests {
         let (suites, plan, json) = measured("perf transport --runs 9 --json out.json");
         assert_eq!((suites, plan.runs), (Suites::Transport, 9));
         assert_eq!(json, Some(PathBuf::from("out.json")));
+    }
+
+    #[test]
+    fn two_machines_are_told_where_and_never_the_code() {
+        match action("perf serve --bind 10.0.0.1:5000 --mtu 9000 --quick").unwrap() {
+            Action::Serve { bind, mtu, plan } => {
+                assert_eq!((bind.to_string().as_str(), mtu, plan.scale), ("10.0.0.1:5000", 9000, Scale::Quick));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(
+            matches!(action("perf run farm01:5000 --json f").unwrap(), Action::Run { host, .. } if host == "farm01:5000")
+        );
+        assert!(action("perf run farm01 7-nebula-orbit-cedar").is_err());
+        assert!(action("perf serve --mtu 100").is_err());
     }
 
     #[test]

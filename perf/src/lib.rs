@@ -13,7 +13,7 @@
 //! ```
 //!
 //! Read [`lab`], then [`suite`] for the method, then [`suite::transport`], [`suite::mounter`] and [`suite::mount`], the
-//! other suites in any order. What the figures mean stands in [`report`]; who the rivals are, in [`peers`].
+//! other suites in any order. What the figures mean stands in [`report`]; who the rivals are, in [`peers`]; two real machines, in [`pair`].
 #![forbid(unsafe_code)]
 
 pub mod arguments;
@@ -28,6 +28,7 @@ pub mod machine;
 pub mod memory;
 pub mod mounts;
 pub mod ours;
+pub mod pair;
 pub mod peers;
 pub mod process;
 pub mod quinn_peer;

@@ -1,13 +1,14 @@
 //! `perf`: measures Wormhole beside its rivals. Everything it does is in the library; this picks what.
 #![forbid(unsafe_code)]
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use perf::arguments::{self, Action, Mode, Suites};
 use perf::fixture::{self, Fixture};
 use perf::report::Report;
-use perf::{machine, ours, peers, quinn_peer, suite, wormhole};
+use perf::{machine, ours, pair, peers, quinn_peer, suite, wormhole};
 
 fn main() -> ExitCode {
     let action = match arguments::parse(std::env::args_os()) {
@@ -26,15 +27,16 @@ fn main() -> ExitCode {
 fn perform(action: Action) -> anyhow::Result<ExitCode> {
     match action {
         Action::Measure { suites, plan, json } => {
-            let report = measure(suites, plan)?;
-            print!("{}", report.to_table());
-            if let Some(path) = json {
-                let text = serde_json::to_string_pretty(&report.to_json())?;
-                std::fs::write(&path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
-            }
-            if !report.is_complete() {
-                return Ok(ExitCode::FAILURE);
-            }
+            return publish(&measure(suites, plan)?, json);
+        }
+        Action::Serve { bind, mtu, plan } => {
+            perf::end_cleanly_on_signals()?;
+            pair::serve(bind, mtu, plan)?;
+        }
+        Action::Run { host, plan, json } => {
+            perf::end_cleanly_on_signals()?;
+            let note = &mut |text: &str| eprintln!("{text}");
+            return publish(&pair::run(&host, plan.runs, plan.scale, note)?, json);
         }
         Action::Peers { install } => {
             if install {
@@ -69,6 +71,16 @@ fn perform(action: Action) -> anyhow::Result<ExitCode> {
         Action::Hash { file } => println!("{}", fixture::hash_file(&file)?.1),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints the table, writes the JSON where asked, and says by the exit code whether every contender has its figures.
+fn publish(report: &Report, json: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    print!("{}", report.to_table());
+    if let Some(path) = json {
+        let text = serde_json::to_string_pretty(&report.to_json())?;
+        std::fs::write(&path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(if report.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn measure(suites: Suites, plan: suite::Plan) -> anyhow::Result<Report> {

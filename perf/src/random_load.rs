@@ -1,8 +1,9 @@
 //! The load generator of the random suite: 4 KiB reads by direct I/O, one at a time or many in flight, every block
 //! compared with what it should be.
 //!
-//! Blocks come in a pseudo-random order in which none comes twice before all have come once, so that a mount that was
-//! cold stays cold for every read. One at a time is `pread`, as a program would; many in flight go through the
+//! Blocks come in a pseudo-random order in which none comes twice. A mount may fetch more than it was asked for, so that
+//! a block never read before is in its cache nevertheless; hence two patterns. Spread takes one block of each 64 KiB, so
+//! that every read is cold; dense takes every block, as fio does, and gets warmer as it goes. One at a time is `pread`, as a program would; many in flight go through the
 //! engine's io_uring, so that one thread keeps them all going and the measuring end takes as little CPU as it can.
 
 use std::collections::VecDeque;
@@ -30,18 +31,61 @@ pub const BLOCK_BYTES: usize = 4096;
 /// The most reads in flight: what the engine's ring takes.
 pub const DEPTH_MAX: u16 = IoOptions::SLOTS_MAX;
 
+/// The regions a spread load reads one block of: what a mount fetches for a read of 4 KiB, if it fetches more, is this
+/// or less (ours 64 KiB at most; sshfs and rclone fetch what is asked for, or stream on from there).
+const REGION_BLOCKS: u64 = 16;
+
 /// Blocks of the reference read at a time.
 const BLOCKS_AT_ONCE: usize = 256;
 
 /// The socket the engine's ring insists on; nothing is sent over it.
 const NOBODY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9);
 
+/// Which blocks a load reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pattern {
+    /// One of each 64 KiB.
+    Spread,
+    /// All.
+    Dense,
+}
+
+impl Pattern {
+    /// Its word on the command line.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Spread => "spread",
+            Self::Dense => "dense",
+        }
+    }
+
+    /// Reads [`Pattern::word`] back; `None` for anything else.
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Spread, Self::Dense].into_iter().find(|pattern| pattern.word() == word)
+    }
+
+    /// The blocks of a file that has `count` of them, in an order that `seed` picks.
+    fn blocks(self, count: u64, seed: u64) -> Box<dyn Iterator<Item = u64>> {
+        match self {
+            Self::Dense => Box::new(Order::new(count, seed)),
+            Self::Spread => {
+                // The last region may be short: its first block is always there.
+                let within = move |region: u64| fingerprint::avalanche(region ^ seed.rotate_left(32)) % REGION_BLOCKS;
+                let block = move |region: u64| (region * REGION_BLOCKS + within(region)).min(count - 1);
+                Box::new(Order::new(count.div_ceil(REGION_BLOCKS), seed).map(block))
+            }
+        }
+    }
+}
+
 /// What one load is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Load {
+    /// Which blocks.
+    pub pattern: Pattern,
     /// Reads in flight.
     pub depth: u16,
-    /// When it ends at the latest; it ends sooner once every block was read.
+    /// When it ends at the latest; it ends sooner once the pattern is through.
     pub limit: Duration,
     /// Picks the order of the blocks.
     pub seed: u64,
@@ -89,13 +133,13 @@ impl LoadResult {
 pub fn run(file: &Path, reference: &Path, load: Load) -> anyhow::Result<String> {
     let expected = fingerprints(reference)?;
     ensure!(!expected.is_empty(), "the reference has no block");
-    let order = Order::new(expected.len() as u64, load.seed);
+    let blocks = load.pattern.blocks(expected.len() as u64, load.seed);
     let opened = rustix::fs::open(file, OFlags::RDONLY | OFlags::DIRECT | OFlags::CLOEXEC, Mode::empty())
         .with_context(|| format!("cannot open {} for direct I/O", file.display()))?;
     let mut latencies = Latencies::new()?;
     let elapsed = match load.depth {
-        1 => one_at_a_time(opened, order, &expected, load.limit, &mut latencies)?,
-        depth => in_flight(opened, order, &expected, depth, load.limit, &mut latencies)?,
+        1 => one_at_a_time(opened, blocks, &expected, load.limit, &mut latencies)?,
+        depth => in_flight(opened, blocks, &expected, depth, load.limit, &mut latencies)?,
     };
     let line = json!({
         "reads": latencies.count(),
@@ -126,7 +170,7 @@ fn fingerprints(reference: &Path) -> anyhow::Result<Vec<u64>> {
 
 fn one_at_a_time(
     file: OwnedFd,
-    order: Order,
+    blocks: impl Iterator<Item = u64>,
     expected: &[u64],
     limit: Duration,
     latencies: &mut Latencies,
@@ -137,7 +181,7 @@ fn one_at_a_time(
     let start = room.as_ptr().align_offset(BLOCK_BYTES);
     let buffer = &mut room[start..start + BLOCK_BYTES];
     let started = Instant::now();
-    for block in order {
+    for block in blocks {
         let asked = Instant::now();
         if asked - started >= limit {
             break;
@@ -151,7 +195,7 @@ fn one_at_a_time(
 
 fn in_flight(
     file: OwnedFd,
-    mut order: Order,
+    mut blocks: impl Iterator<Item = u64>,
     expected: &[u64],
     depth: u16,
     limit: Duration,
@@ -165,7 +209,7 @@ fn in_flight(
     let started = Instant::now();
     let mut in_flight: u16 = 0;
     for slot in 0..depth {
-        in_flight += u16::from(ask(&mut *ring, &file, &mut order, &mut asked, slot.into())?);
+        in_flight += u16::from(ask(&mut *ring, &file, &mut blocks, &mut asked, slot.into())?);
     }
     while in_flight > 0 {
         ring.turn(Wait::ForEvent, &|| false, &mut inbox)?;
@@ -179,7 +223,7 @@ fn in_flight(
             latencies.record(now - since);
             let bytes = result?;
             if now - started < limit {
-                in_flight += u16::from(ask(&mut *ring, &file, &mut order, &mut asked, token)?);
+                in_flight += u16::from(ask(&mut *ring, &file, &mut blocks, &mut asked, token)?);
             }
             check(block, &bytes, expected)?;
         }
@@ -191,11 +235,11 @@ fn in_flight(
 fn ask(
     ring: &mut dyn Io,
     file: &Arc<OwnedFd>,
-    order: &mut Order,
+    blocks: &mut impl Iterator<Item = u64>,
     asked: &mut [(u64, Instant)],
     token: u64,
 ) -> anyhow::Result<bool> {
-    let Some(block) = order.next() else {
+    let Some(block) = blocks.next() else {
         return Ok(false);
     };
     asked[usize::try_from(token)?] = (block, Instant::now());
@@ -278,6 +322,24 @@ mod tests {
     }
 
     #[test]
+    fn a_spread_load_never_reads_twice_in_a_region() {
+        for count in [1, 15, 16, 17, 1000] {
+            let mut regions: Vec<u64> = Pattern::Spread
+                .blocks(count, 5)
+                .map(|block| {
+                    assert!(block < count);
+                    block / REGION_BLOCKS
+                })
+                .collect();
+            regions.sort_unstable();
+            assert_eq!(regions, (0..count.div_ceil(REGION_BLOCKS)).collect::<Vec<_>>(), "{count}");
+        }
+        for pattern in [Pattern::Spread, Pattern::Dense] {
+            assert_eq!(Pattern::from_word(pattern.word()), Some(pattern));
+        }
+    }
+
+    #[test]
     fn seeds_give_different_orders() {
         let first: Vec<u64> = Order::new(1000, 1).take(20).collect();
         assert_ne!(first, Order::new(1000, 2).take(20).collect::<Vec<_>>());
@@ -289,7 +351,7 @@ mod tests {
     fn every_block_of_a_right_file_is_read_once_at_any_depth() {
         let fixture = Fixture::create(300 * BLOCK_BYTES as u64 + 100).unwrap();
         for depth in [1, 8] {
-            let load = Load { depth, limit: LIMIT, seed: 3 };
+            let load = Load { pattern: Pattern::Dense, depth, limit: LIMIT, seed: 3 };
             // Where io_uring is forbidden, many in flight cannot be tried.
             let line = match run(&fixture.file(), &fixture.file(), load) {
                 Err(error) if depth > 1 && format!("{error:#}").contains("io_uring") => {
@@ -312,7 +374,8 @@ mod tests {
         let mut bytes = std::fs::read(fixture.file()).unwrap();
         bytes[40 * BLOCK_BYTES + 17] ^= 1;
         std::fs::write(&wrong, bytes).unwrap();
-        let error = run(&wrong, &fixture.file(), Load { depth: 1, limit: LIMIT, seed: 3 }).unwrap_err();
+        let load = Load { pattern: Pattern::Dense, depth: 1, limit: LIMIT, seed: 3 };
+        let error = run(&wrong, &fixture.file(), load).unwrap_err();
         assert!(error.to_string().contains("block 40"), "{error}");
     }
 

@@ -4,13 +4,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::{Arg, ArgMatches, Command, value_parser};
 
 use crate::arguments::Mode;
 use crate::quinn_peer::Identity;
-use crate::random_load::{self, DEPTH_MAX, Load};
-use crate::s2n_peer;
+use crate::random_load::{self, DEPTH_MAX, Load, Pattern};
 use crate::tree::{self, Depth, Storm};
+use crate::wormhole::CODE_VARIABLE;
+use crate::{ours, pair, s2n_peer};
 
 /// A hidden verb with its arguments.
 #[derive(Clone, Debug)]
@@ -62,6 +64,13 @@ pub enum Verb {
         /// For how long.
         limit: Duration,
     },
+    /// Print a short file of a share; the join code is in the environment.
+    Text {
+        /// Where the host is.
+        host: SocketAddr,
+        /// The file in its share.
+        path: String,
+    },
     /// Open files and read their first block.
     FirstBytes {
         /// The folder they lie in.
@@ -70,7 +79,7 @@ pub enum Verb {
 }
 
 /// The verbs as clap knows them.
-pub fn commands() -> [Command; 6] {
+pub fn commands() -> [Command; 7] {
     let mtu = || Arg::new("mtu").long("mtu").required(true).value_parser(value_parser!(u32));
     let milliseconds = || Arg::new("limit_ms").required(true).value_parser(value_parser!(u64));
     [
@@ -85,6 +94,9 @@ pub fn commands() -> [Command; 6] {
         hidden("__random").args([
             path("file"),
             path("reference"),
+            Arg::new("pattern")
+                .required(true)
+                .value_parser(|word: &str| Pattern::from_word(word).ok_or("no such pattern")),
             Arg::new("depth").required(true).value_parser(value_parser!(u16).range(1..=i64::from(DEPTH_MAX))),
             milliseconds(),
             Arg::new("seed").required(true).value_parser(value_parser!(u64)),
@@ -99,6 +111,7 @@ pub fn commands() -> [Command; 6] {
             milliseconds(),
         ]),
         hidden("__first-bytes").arg(path("root")),
+        hidden("__text").args([address(), Arg::new("path").required(true)]),
     ]
 }
 
@@ -135,10 +148,16 @@ impl Verb {
             "__random" => Self::Random {
                 file: path("file"),
                 reference: path("reference"),
-                load: Load { depth: value(matches, "depth"), limit: limit(), seed: value(matches, "seed") },
+                load: Load {
+                    pattern: value(matches, "pattern"),
+                    depth: value(matches, "depth"),
+                    limit: limit(),
+                    seed: value(matches, "seed"),
+                },
             },
             "__walk" => Self::Walk { depth: value(matches, "depth"), root: path("root") },
             "__storm" => Self::Storm { storm: value(matches, "storm"), root: path("root"), limit: limit() },
+            "__text" => Self::Text { host: value(matches, "address"), path: value(matches, "path") },
             "__first-bytes" => Self::FirstBytes { root: path("root") },
             _ => return None,
         })
@@ -158,6 +177,10 @@ impl Verb {
             Self::Random { file, reference, load } => random_load::run(&file, &reference, load).map(Some),
             Self::Walk { depth, root } => tree::walk(&root, depth).map(|walk| Some(walk.to_line())),
             Self::Storm { storm, root, limit } => tree::storm(&root, storm, limit).map(|rate| Some(rate.to_string())),
+            Self::Text { host, path } => {
+                let code = std::env::var(CODE_VARIABLE).with_context(|| format!("{CODE_VARIABLE} is not set"))?;
+                ours::read_text(host, &code, &path, pair::MANIFEST_BYTES_MAX).map(Some)
+            }
             Self::FirstBytes { root } => tree::first_bytes(&root).map(Some),
         }
     }
@@ -179,9 +202,12 @@ mod tests {
 
     #[test]
     fn verbs_carry_what_they_are_given() {
-        match parsed("perf __random /m/big /s/big 32 2500 7") {
+        match parsed("perf __random /m/big /s/big dense 32 2500 7") {
             Some(Verb::Random { load, .. }) => {
-                assert_eq!(load, Load { depth: 32, limit: Duration::from_millis(2500), seed: 7 });
+                assert_eq!(
+                    load,
+                    Load { pattern: Pattern::Dense, depth: 32, limit: Duration::from_millis(2500), seed: 7 }
+                );
             }
             other => panic!("{other:?}"),
         }
@@ -196,8 +222,8 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         for line in [
-            "perf __random /m/big /s/big 0 2500 7",
-            "perf __random /m/big /s/big 2000 2500 7",
+            "perf __random /m/big /s/big dense 0 2500 7",
+            "perf __random /m/big /s/big spread 2000 2500 7",
             "perf __walk everything /m",
             "perf __storm rename /m 10",
             "perf __s2n-server 10.77.0.1 c k --mtu 1500",

@@ -1,6 +1,7 @@
 //! The `wormhole` program, run the way a user runs it: `host`, `mount` and `get` as processes of the lab.
 
 use std::ffi::OsStr;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -85,16 +86,24 @@ impl Host {
     /// # Errors
     /// If it ends, or prints no `WaitingForPeer` event in time.
     pub fn start(lab: &Lab, program: &Path, share: &Path, cores: Cores) -> anyhow::Result<Self> {
+        Self::launch(lab, program, share, lab.socket(End::Host, PORT), cores)
+    }
+
+    /// The same on an address of its own, with all cores.
+    ///
+    /// # Errors
+    /// As [`Host::start`].
+    pub fn start_at(lab: &Lab, program: &Path, share: &Path, bind: SocketAddr) -> anyhow::Result<Self> {
+        Self::launch(lab, program, share, bind, Cores::All)
+    }
+
+    fn launch(lab: &Lab, program: &Path, share: &Path, bind: SocketAddr, cores: Cores) -> anyhow::Result<Self> {
         let core = match cores {
             Cores::All | Cores::Shards(_) => None,
             Cores::One(core) => Some(core),
         };
         let mut command = lab.command(End::Host, core, program);
-        command
-            .arg("host")
-            .arg(share)
-            .args(["--bind", &lab.socket(End::Host, PORT).to_string()])
-            .args(["--no-signal", "--json"]);
+        command.arg("host").arg(share).args(["--bind", &bind.to_string()]).args(["--no-signal", "--json"]);
         match cores {
             Cores::All => {}
             Cores::One(_) => {

@@ -1,7 +1,8 @@
 //! Small reads in random order through a mount that is cold: how long one takes, and how many go at once.
 //!
-//! Reads of 4 KiB by direct I/O, so that the kernel's page cache helps nobody. Each load has a fresh mount and never
-//! reads a block twice. Every block is compared with the file's. The first byte after an open is taken over many
+//! Reads of 4 KiB by direct I/O, so that the kernel's page cache helps nobody. Each load has a fresh mount. In the
+//! first loads no two blocks lie within 64 KiB, so that every read is cold, whatever a mount fetches besides; the dense
+//! ones read every block once, as fio does, and there a mount that fetches more than it is asked for gains. Every block is compared with the file's. The first byte after an open is taken over many
 //! small files, each opened for the first time, and then for the second.
 
 use std::path::PathBuf;
@@ -11,11 +12,12 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
+use super::mount::check_hash;
 use super::mounter::{self, Mounter};
 use super::{Contender, Outcome, Plan, RUN_LIMIT, Scale, alternate, row, typical};
 use crate::fixture::{self, Fixture};
 use crate::lab::Lab;
-use crate::random_load::LoadResult;
+use crate::random_load::{LoadResult, Pattern};
 use crate::report::{Row, Unit};
 use crate::tree::{self, Shape};
 
@@ -73,16 +75,20 @@ pub fn run(plan: Plan, note: &mut dyn FnMut(&str)) -> anyhow::Result<Vec<Row>> {
     let micros = Unit::Microseconds;
     let one_median = |run: &RandomRun| run.one.latencies.at(50.0);
     let many_rate = |run: &RandomRun| run.many.reads_per_second();
+    let rate = Unit::OperationsPerSecond;
     Ok(vec![
         row("qd1_p50", micros, &one_median)
             .with_curve("percentiles", typical(&series, one_median, |run| run.one.latencies.to_json())),
         row("qd1_p90", micros, &|run| run.one.latencies.at(90.0)),
         row("qd1_p99", micros, &|run| run.one.latencies.at(99.0)),
         row("qd1_p999", micros, &|run| run.one.latencies.at(99.9)),
-        row("qd32_iops", Unit::OperationsPerSecond, &many_rate)
+        row("qd32_iops", rate, &many_rate)
             .with_curve("percentiles", typical(&series, many_rate, |run| run.many.latencies.to_json())),
         row("qd32_p50", micros, &|run| run.many.latencies.at(50.0)),
         row("qd32_p99", micros, &|run| run.many.latencies.at(99.0)),
+        row("qd1_dense_p50", micros, &|run| run.one_dense.latencies.at(50.0)),
+        row("qd1_dense_p99", micros, &|run| run.one_dense.latencies.at(99.0)),
+        row("qd32_dense_iops", rate, &|run| run.many_dense.reads_per_second()),
         row("first_byte_cold", micros, &|run| run.first_cold_us),
         row("first_byte_warm", micros, &|run| run.first_warm_us),
     ])
@@ -93,13 +99,16 @@ pub fn run(plan: Plan, note: &mut dyn FnMut(&str)) -> anyhow::Result<Vec<Row>> {
 struct RandomRun {
     one: LoadResult,
     many: LoadResult,
+    one_dense: LoadResult,
+    many_dense: LoadResult,
     first_cold_us: f64,
     first_warm_us: f64,
 }
 
 impl Outcome for RandomRun {
     fn check(&self, _: Plan) -> anyhow::Result<()> {
-        ensure!(self.one.reads > 0 && self.many.reads > 0, "not one block was read");
+        let loads = [&self.one, &self.many, &self.one_dense, &self.many_dense];
+        ensure!(loads.iter().all(|load| load.reads > 0), "not one block was read");
         Ok(())
     }
 }
@@ -114,15 +123,17 @@ struct RandomReads<'l> {
 }
 
 impl RandomReads<'_> {
-    fn load(&self, depth: u16) -> anyhow::Result<LoadResult> {
-        let line = self.cold(&[
+    fn load(&self, pattern: Pattern, depth: u16) -> anyhow::Result<LoadResult> {
+        let arguments = [
             "__random".into(),
             self.mount_point.join(fixture::NAME),
             self.fixture.file(),
+            pattern.word().into(),
             depth.to_string().into(),
             self.limit.as_millis().to_string().into(),
             self.seed.to_string().into(),
-        ])?;
+        ];
+        let line = self.cold(&arguments).with_context(|| format!("{} reads, {depth} at once", pattern.word()))?;
         LoadResult::from_line(&line)
     }
 
@@ -138,18 +149,29 @@ impl RandomReads<'_> {
 }
 
 impl Contender<RandomRun> for RandomReads<'_> {
-    /// Every block is checked where it is timed.
+    /// Every block is checked where it is timed, so this is the whole file once, in order.
     fn verify(&mut self) -> anyhow::Result<()> {
-        self.run().map(drop)
+        mounter::with_cold_mount(self.lab, &*self.mounter, &self.mount_point, |_| {
+            check_hash(self.lab, &self.mount_point.join(fixture::NAME), self.fixture.hash())
+        })
     }
 
     fn run(&mut self) -> anyhow::Result<RandomRun> {
         self.seed += 1;
         let first = self.mount_point.join(FIRST).join("folder-0000");
-        let one = self.load(1).context("one at a time")?;
-        let many = self.load(DEPTH).with_context(|| format!("{DEPTH} in flight"))?;
+        let one = self.load(Pattern::Spread, 1)?;
+        let many = self.load(Pattern::Spread, DEPTH)?;
+        let one_dense = self.load(Pattern::Dense, 1)?;
+        let many_dense = self.load(Pattern::Dense, DEPTH)?;
         let line: Value = serde_json::from_str(&self.cold(&["__first-bytes".into(), first])?)?;
         let number = |key: &str| line[key].as_f64().with_context(|| format!("no {key}"));
-        Ok(RandomRun { one, many, first_cold_us: number("cold_us")?, first_warm_us: number("warm_us")? })
+        Ok(RandomRun {
+            one,
+            many,
+            one_dense,
+            many_dense,
+            first_cold_us: number("cold_us")?,
+            first_warm_us: number("warm_us")?,
+        })
     }
 }

@@ -43,7 +43,7 @@ const SENDER_CORE: usize = 0;
 const RECEIVER_CORE: usize = 1;
 
 /// How long a server may take to listen; quinn's makes 256 MiB of content first.
-const START_LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// The link the scaling row is measured on.
 const SHARDS_MTU: u32 = 1500;
@@ -52,7 +52,7 @@ const SHARDS_MTU: u32 = 1500;
 const SHARDS_MAX: usize = 16;
 
 /// The port iperf3 listens on in its namespace.
-const IPERF3_PORT: u16 = 5201;
+pub(crate) const IPERF3_PORT: u16 = 5201;
 
 /// Measures all links; rows come in the order of [`MTUS`], goodput first.
 ///
@@ -106,11 +106,12 @@ fn by_shards(plan: Plan, fixture: &Fixture, note: &mut dyn FnMut(&str)) -> anyho
     let name = format!("transport.mtu{SHARDS_MTU}.shards");
     note(&name);
     let cores = std::thread::available_parallelism()?.get().min(SHARDS_MAX);
-    let lab = Lab::up(SHARDS_MTU)?;
     let mut points = Vec::new();
     let mut last = Vec::new();
     for count in 1..=cores {
-        // One after the other: hosts of all sizes at once would share the cores.
+        // One after the other, since hosts of all sizes at once would share the cores; each in a lab of its own, since
+        // a killed host's port is only free once the kernel has taken its ring down.
+        let lab = Lab::up(SHARDS_MTU)?;
         let readers = Readers::start(&lab, fixture, count);
         let whole = Plan { bytes: plan.bytes * count as u64, ..plan };
         last = alternate(vec![(OURS.to_owned(), boxed(readers))], whole, note);
@@ -369,6 +370,29 @@ impl Contender for Curl<'_> {
     }
 }
 
+/// One connection from an iperf3 server; the client's program receives.
+pub(crate) fn iperf3_client(lab: &Lab, core: Option<usize>, bytes: u64) -> Command {
+    let mut command = lab.command(End::Client, core, "iperf3");
+    command
+        .args(["--client", &lab.socket(End::Host, IPERF3_PORT).ip().to_string()])
+        .args(["--port", &IPERF3_PORT.to_string()])
+        .args(["--bytes", &bytes.to_string()])
+        // The server sends, as everywhere in this suite.
+        .args(["--reverse", "--json"]);
+    command
+}
+
+/// An iperf3 server at the host's end.
+pub(crate) fn iperf3_server(lab: &Lab, core: Option<usize>) -> anyhow::Result<Process> {
+    let mut command = lab.command(End::Host, core, "iperf3");
+    command
+        .args(["--server", "--bind", &lab.socket(End::Host, IPERF3_PORT).ip().to_string()])
+        .args(["--port", &IPERF3_PORT.to_string()]);
+    let mut server = lab.spawn("iperf3-server", &mut command)?;
+    server.wait_socket(SocketKind::Tcp, IPERF3_PORT, START_LIMIT)?;
+    Ok(server)
+}
+
 struct Iperf3<'l> {
     lab: &'l Lab,
     bytes: u64,
@@ -377,12 +401,7 @@ struct Iperf3<'l> {
 
 impl<'l> Iperf3<'l> {
     fn start(lab: &'l Lab, plan: Plan) -> anyhow::Result<Self> {
-        let mut command = lab.command(End::Host, Some(SENDER_CORE), "iperf3");
-        command
-            .args(["--server", "--bind", &End::Host.address().to_string()])
-            .args(["--port", &IPERF3_PORT.to_string()]);
-        let mut server = lab.spawn("iperf3-server", &mut command)?;
-        server.wait_socket(SocketKind::Tcp, IPERF3_PORT, START_LIMIT)?;
+        let server = iperf3_server(lab, Some(SENDER_CORE))?;
         Ok(Self { lab, bytes: plan.bytes, server })
     }
 }
@@ -396,13 +415,7 @@ impl Contender for Iperf3<'_> {
     fn run(&mut self) -> anyhow::Result<Run> {
         let watch = LinkWatch::start(self.server.id())?;
         let before = cpu_time::of_tree(self.server.id());
-        let mut command = self.lab.command(End::Client, Some(RECEIVER_CORE), "iperf3");
-        command
-            .args(["--client", &End::Host.address().to_string()])
-            .args(["--port", &IPERF3_PORT.to_string()])
-            .args(["--bytes", &self.bytes.to_string()])
-            // The server sends, as everywhere in this suite.
-            .args(["--reverse", "--json"]);
+        let mut command = iperf3_client(self.lab, Some(RECEIVER_CORE), self.bytes);
         let mut client = self.lab.spawn("iperf3-client", &mut command)?;
         let ended = client.wait(RUN_LIMIT)?;
         let sender_cpu = cpu_time::of_tree(self.server.id()).saturating_sub(before);
@@ -422,12 +435,12 @@ impl Contender for Iperf3<'_> {
 
 // Both are below 2^53.
 #[expect(clippy::cast_precision_loss, reason = "see above")]
-fn share(part: u64, whole: u64) -> f64 {
+pub(crate) fn share(part: u64, whole: u64) -> f64 {
     part as f64 / whole as f64
 }
 
 /// Bytes received and the time they took, from iperf3's JSON.
-fn iperf3_result(output: &str) -> anyhow::Result<(u64, Duration)> {
+pub(crate) fn iperf3_result(output: &str) -> anyhow::Result<(u64, Duration)> {
     let report: Value = serde_json::from_str(output).context("iperf3 printed no JSON")?;
     if let Some(error) = report["error"].as_str() {
         anyhow::bail!("iperf3: {error}");
