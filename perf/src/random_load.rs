@@ -315,7 +315,8 @@ mod tests {
     fn an_order_is_a_permutation() {
         for limit in [1, 2, 3, 4, 5, 1000, 4096, 5000] {
             let mut found: Vec<u64> = Order::new(limit, 7).collect();
-            assert_ne!(found.is_sorted(), limit > 4, "{limit}");
+            // A handful may happen to come in order.
+            assert!(limit < 1000 || !found.is_sorted(), "{limit}");
             found.sort_unstable();
             assert_eq!(found, (0..limit).collect::<Vec<_>>(), "{limit}");
         }
