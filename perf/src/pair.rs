@@ -123,9 +123,16 @@ pub fn serve(bind: SocketAddr, mtu: u32, plan: Plan) -> anyhow::Result<()> {
     fs::write(fixture.directory().join(MANIFEST), manifest.to_json().to_string())?;
     let program = wormhole::program()?;
     let mut host = wormhole::Host::start_at(&lab, &program, &fixture.directory(), bind)?;
-    println!("serving on {bind}; on the other machine: perf run {bind} and, when asked, the code {}", host.code);
+    println!("{}", invitation(bind, &host.code));
     std::io::stdout().flush()?;
     host.process.wait(SERVE_LIMIT).map(drop)
+}
+
+/// What the person at the other machine must know, in one line.
+fn invitation(bind: SocketAddr, code: &str) -> String {
+    let reached_at =
+        if bind.ip().is_unspecified() { format!("ADDRESS-OF-THIS-MACHINE:{}", bind.port()) } else { bind.to_string() };
+    format!("serving on {bind}; on the other machine: perf run {reached_at} and, when asked, the code {code}")
 }
 
 fn start(lab: &Lab, name: &'static str, mtu: u32) -> anyhow::Result<(Peer, Process)> {
@@ -442,6 +449,14 @@ mod tests {
         assert_eq!(resolve("10.0.0.1:99").unwrap().to_string(), "10.0.0.1:99");
         assert_eq!(resolve("::1").unwrap().to_string(), "[::1]:4433");
         assert!(resolve("10.0.0.1:x").is_err());
+    }
+
+    #[test]
+    fn an_invitation_names_an_address_that_leads_here() {
+        let invited = |bind: &str| invitation(bind.parse().unwrap(), "7-nebula");
+        assert!(invited("10.0.0.1:4433").contains("perf run 10.0.0.1:4433 and"));
+        assert!(invited("0.0.0.0:99").contains("perf run ADDRESS-OF-THIS-MACHINE:99 and"));
+        assert!(invited("[::]:99").ends_with("7-nebula"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Set up as its own users would for a LAN: wide windows, large socket buffers, the link's MTU from the start,
 //! AES-128-GCM. The client trusts exactly the certificate made for the run.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -297,10 +297,16 @@ async fn connect(
     tls.alpn_protocols = vec![ALPN.to_vec()];
     let mut client = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
     client.transport_config(Arc::new(settings.transport()));
-    let any = SocketAddr::new(IpAddr::from([0, 0, 0, 0]), 0);
+    let any = any_port(server);
     let endpoint = quinn::Endpoint::new(settings.endpoint()?, None, socket(any)?, Arc::new(TokioRuntime))?;
     let connection = endpoint.connect_with(client, server, SERVER_NAME)?.await.context("no connection")?;
     Ok((endpoint, connection))
+}
+
+/// The address a client of `server` binds.
+pub(crate) fn any_port(server: SocketAddr) -> SocketAddr {
+    let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    SocketAddr::new(any, 0)
 }
 
 async fn request(connection: &quinn::Connection, bytes: u64) -> anyhow::Result<quinn::RecvStream> {

@@ -3,7 +3,7 @@
 //! The exchange, the content, the windows and the cipher are those of [`crate::quinn_peer`]. Its own defaults are for
 //! 150 Mbit/s, so its limits are raised; everything else is as it comes, segmentation offload included.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ use s2n_quic::{Client, Connection, Server};
 
 use crate::fixture;
 use crate::quinn_peer::{
-    ALPN, CHUNK_BYTES, CONNECTION_WINDOW_BYTES, CONTENT_BYTES, Identity, SERVER_NAME, WINDOW_BYTES, expected_hash,
-    provider, runtime, socket,
+    ALPN, CHUNK_BYTES, CONNECTION_WINDOW_BYTES, CONTENT_BYTES, Identity, SERVER_NAME, WINDOW_BYTES, any_port,
+    expected_hash, provider, runtime, socket,
 };
 use crate::sample::{Sample, Stopwatch};
 
@@ -180,7 +180,7 @@ async fn connect(server: SocketAddr, certificate: &Path, mtu: u32) -> anyhow::Re
         .with_root_certificates(roots)
         .with_no_client_auth();
     tls.alpn_protocols = vec![ALPN.to_vec()];
-    let any = SocketAddr::new(IpAddr::from([0, 0, 0, 0]), 0);
+    let any = any_port(server);
     let client = Client::builder()
         .with_tls(tls::rustls::Client::from(tls))?
         .with_limits(limits()?)?
