@@ -41,12 +41,12 @@ pub const PEERS: [Peer; 14] = [
     Peer {
         name: "https",
         role: "nginx to curl over TCP, TLS 1.3 with AES-128-GCM",
-        source: Source::Programs(&[("nginx", "nginx-light"), ("curl", "curl")]),
+        source: Source::Programs(&[("nginx", "nginx"), ("curl", "curl")]),
     },
     Peer {
         name: "http",
         role: "nginx to curl over TCP in clear, sendfile",
-        source: Source::Programs(&[("nginx", "nginx-light"), ("curl", "curl")]),
+        source: Source::Programs(&[("nginx", "nginx"), ("curl", "curl")]),
     },
     Peer {
         name: "iperf3",
@@ -61,7 +61,7 @@ pub const PEERS: [Peer; 14] = [
     Peer {
         name: "rclone-http",
         role: "FUSE mount over HTTP in clear, from nginx",
-        source: Source::Programs(&[("rclone", "rclone"), ("fusermount3", "fuse3"), ("nginx", "nginx-light")]),
+        source: Source::Programs(&[("rclone", "rclone"), ("fusermount3", "fuse3"), ("nginx", "nginx")]),
     },
     Peer {
         name: "rclone-sftp",

@@ -4,6 +4,10 @@
 //! not complete or verify has no figure: its reason stands in `failed` instead. A peer that is not installed stands in
 //! `absent` with the package that has it. `ratios` is always ours divided by the peer's, so where less is better a
 //! ratio below 1 is good.
+//!
+//! Some rows carry what a picture is drawn from: `series` (`{contender: [[s, GB/s], …]}`, speed over time of the run
+//! nearest the median), `percentiles` (`{contender: [[percentile, us], …]}`) or `points` (`[[shards, GB/s], …]`, or by
+//! contender `[[bytes, GB/s], …]` and `[[files, ms or MiB], …]`).
 
 use std::fmt::Write as _;
 
