@@ -7,9 +7,10 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use crate::fixture;
 use crate::quinn_peer::{Identity, Settings, Variant};
-use crate::suite::Plan;
+use crate::suite::{Plan, Scale};
+use crate::verbs::{self, Verb};
+use crate::{fixture, lab};
 
 /// Timed runs of each contender; the median of five shrugs off two bad ones.
 pub const RUNS: usize = 5;
@@ -29,10 +30,8 @@ pub enum Action {
         suites: Suites,
         /// How long and how often.
         plan: Plan,
-        /// Where the JSON goes.
-        json: Option<PathBuf>,
-        /// Where the page goes.
-        html: Option<PathBuf>,
+        /// What to write.
+        outputs: Outputs,
     },
     /// Draw a report as a page.
     Html {
@@ -58,6 +57,24 @@ pub enum Action {
         reports: Vec<PathBuf>,
         /// What to do with the table.
         purpose: Purpose,
+    },
+    /// Serve a fixture to another machine.
+    Serve {
+        /// Where.
+        bind: SocketAddr,
+        /// The link's.
+        mtu: u32,
+        /// How large a fixture.
+        plan: Plan,
+    },
+    /// Measure against another machine that serves.
+    Run {
+        /// Address or name, perhaps with a port.
+        host: String,
+        /// How often.
+        plan: Plan,
+        /// What to write.
+        outputs: Outputs,
     },
     /// List the peers, perhaps install them first.
     Peers {
@@ -102,6 +119,17 @@ pub enum Action {
         /// Which.
         file: PathBuf,
     },
+    /// One of the other hidden verbs.
+    Verb(Verb),
+}
+
+/// Where the report of a measurement goes, beside the table that is printed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outputs {
+    /// As JSON.
+    pub json: Option<PathBuf>,
+    /// As a page.
+    pub html: Option<PathBuf>,
 }
 
 /// What becomes of a generated table.
@@ -122,8 +150,23 @@ pub enum Suites {
     Transport,
     /// Mounts and copies.
     Mount,
-    /// Both.
+    /// Small reads in random order.
+    Random,
+    /// Names and attributes.
+    Metadata,
+    /// Many small files.
+    Smallfiles,
+    /// CPU time and memory.
+    Cpu,
+    /// Everything.
     All,
+}
+
+impl Suites {
+    /// Whether `suite` is to run.
+    pub fn include(self, suite: Self) -> bool {
+        self == suite || self == Self::All
+    }
 }
 
 /// What a client in the lab is for.
@@ -147,8 +190,12 @@ impl Mode {
 
 fn command() -> Command {
     let measuring = [
-        Command::new("transport").about("One stream, one core at each end, beside quinn and iperf3"),
-        Command::new("mount").about("Cold sequential reads through a mount, and copies"),
+        Command::new("transport").about("One stream, one core at each end, beside QUIC peers, HTTPS and iperf3"),
+        Command::new("mount").about("Sequential reads through a mount, cold and warm, and copies"),
+        Command::new("random").about("4 KiB random reads through a cold mount: latency and IOPS"),
+        Command::new("metadata").about("Walking trees, stat and open, mounting a large share"),
+        Command::new("smallfiles").about("Many small files, copied and read"),
+        Command::new("cpu").about("CPU time per byte, idle CPU time, memory"),
         Command::new("all").about("Everything (the default)"),
     ];
     Command::new("perf")
@@ -180,6 +227,27 @@ fn command() -> Command {
         )
         .subcommands(measuring)
         .subcommands(reading())
+        .subcommand(
+            Command::new("serve").about("Serves a fixture to another machine that measures with `run`").args([
+                Arg::new("bind")
+                    .long("bind")
+                    .value_name("ADDR:PORT")
+                    .default_value("0.0.0.0:4433")
+                    .value_parser(value_parser!(SocketAddr))
+                    .help("Listen here; the peers' servers use the same address"),
+                Arg::new("mtu")
+                    .long("mtu")
+                    .value_name("BYTES")
+                    .default_value("1500")
+                    .value_parser(value_parser!(u32).range(i64::from(lab::MTU_MIN)..=i64::from(lab::MTU_MAX)))
+                    .help("The MTU of the link, which QUIC peers are told"),
+            ]),
+        )
+        .subcommand(
+            Command::new("run")
+                .about("Measures against a machine that runs `serve`; asks for its join code")
+                .arg(Arg::new("host").value_name("HOST[:PORT]").required(true)),
+        )
         .subcommand(Command::new("peers").about("Lists the peers and whether this machine has them").arg(
             Arg::new("install").long("install").action(ArgAction::SetTrue).help("Install what is missing (root, apt)"),
         ))
@@ -209,6 +277,7 @@ fn command() -> Command {
             required::<u64>("bytes"),
         ]))
         .subcommand(inner("__hash").arg(required::<PathBuf>("file")))
+        .subcommands(verbs::commands())
 }
 
 /// The verbs that measure nothing and read reports instead.
@@ -277,6 +346,10 @@ where
         None => measure(Suites::All, &matches),
         Some(("transport", inner)) => measure(Suites::Transport, inner),
         Some(("mount", inner)) => measure(Suites::Mount, inner),
+        Some(("random", inner)) => measure(Suites::Random, inner),
+        Some(("metadata", inner)) => measure(Suites::Metadata, inner),
+        Some(("smallfiles", inner)) => measure(Suites::Smallfiles, inner),
+        Some(("cpu", inner)) => measure(Suites::Cpu, inner),
         Some(("all", inner)) => measure(Suites::All, inner),
         Some(("html", inner)) => Action::Html {
             report: value::<PathBuf>(inner, "report").clone(),
@@ -296,6 +369,12 @@ where
                 (false, false) => Purpose::Print,
             },
         },
+        Some(("serve", inner)) => {
+            Action::Serve { bind: *value(inner, "bind"), mtu: *value(inner, "mtu"), plan: plan(inner) }
+        }
+        Some(("run", inner)) => {
+            Action::Run { host: value::<String>(inner, "host").clone(), plan: plan(inner), outputs: outputs(inner) }
+        }
         Some(("peers", inner)) => Action::Peers { install: inner.get_flag("install") },
         Some(("__quinn-server", inner)) => Action::QuinnServer {
             listen: *value(inner, "address"),
@@ -319,24 +398,38 @@ where
             bytes: *value(inner, "bytes"),
         },
         Some(("__hash", inner)) => Action::Hash { file: value::<PathBuf>(inner, "file").clone() },
-        Some((verb, _)) => unreachable!("clap admitted the unknown verb {verb}"),
+        Some((verb, inner)) => match Verb::parse(verb, inner) {
+            Some(verb) => Action::Verb(verb),
+            None => unreachable!("clap admitted the unknown verb {verb}"),
+        },
     })
 }
 
 fn measure(suites: Suites, matches: &ArgMatches) -> Action {
-    let (bytes, default_runs) =
-        if matches.get_flag("quick") { (fixture::BYTES_QUICK, RUNS_QUICK) } else { (fixture::BYTES, RUNS) };
+    Action::Measure { suites, plan: plan(matches), outputs: outputs(matches) }
+}
+
+fn plan(matches: &ArgMatches) -> Plan {
+    let (scale, bytes, default_runs) = if matches.get_flag("quick") {
+        (Scale::Quick, fixture::BYTES_QUICK, RUNS_QUICK)
+    } else {
+        (Scale::Full, fixture::BYTES, RUNS)
+    };
     let runs = matches
         .get_one::<u64>("runs")
         .map_or(default_runs, |&runs| usize::try_from(runs).expect("clap admits RUNS_MAX at most"));
+    Plan { bytes, runs, scale }
+}
+
+fn outputs(matches: &ArgMatches) -> Outputs {
     let path = |name: &str| matches.get_one::<PathBuf>(name).cloned();
-    Action::Measure { suites, plan: Plan { bytes, runs }, json: path("json"), html: path("html") }
+    Outputs { json: path("json"), html: path("html") }
 }
 
 /// The flags of a measurement are known everywhere, for the sake of `perf --quick all`; where nothing is measured they
 /// are an error and not ignored.
 fn refuse_measuring_flags(matches: &ArgMatches) -> Result<(), clap::Error> {
-    let Some((verb @ ("html" | "compare" | "specification" | "peers"), inner)) = matches.subcommand() else {
+    let Some((verb @ ("html" | "compare" | "specification" | "peers" | "serve"), inner)) = matches.subcommand() else {
         return Ok(());
     };
     // `compare` has a flag of its own named json: there only a file's name is the measurement's.
@@ -344,7 +437,9 @@ fn refuse_measuring_flags(matches: &ArgMatches) -> Result<(), clap::Error> {
         inner.value_source(name) == Some(ValueSource::CommandLine)
             && !(verb == "compare" && inner.try_get_one::<bool>(name).is_ok() && **name == "json")
     };
-    match ["quick", "runs", "json", "html"].iter().find(is_given) {
+    // Whoever serves says how large a fixture there is.
+    let refused: &[&str] = if verb == "serve" { &["runs", "json", "html"] } else { &["quick", "runs", "json", "html"] };
+    match refused.iter().find(is_given) {
         Some(name) => Err(command().error(ErrorKind::ArgumentConflict, format!("{verb} measures nothing: --{name}"))),
         None => Ok(()),
     }
@@ -372,7 +467,7 @@ mod tests {
 
     fn measured(line: &str) -> (Suites, Plan, Option<PathBuf>) {
         match action(line).unwrap() {
-            Action::Measure { suites, plan, json, .. } => (suites, plan, json),
+            Action::Measure { suites, plan, outputs } => (suites, plan, outputs.json),
             other => panic!("{line}: {other:?}"),
         }
     }
@@ -384,15 +479,34 @@ mod tests {
 
     #[test]
     fn suites_and_their_plans() {
-        let full = Plan { bytes: 2 << 30, runs: 5 };
-        let quick = Plan { bytes: 256 << 20, runs: 3 };
+        let full = Plan { bytes: 2 << 30, runs: 5, scale: Scale::Full };
+        let quick = Plan { bytes: 256 << 20, runs: 3, scale: Scale::Quick };
         assert_eq!(measured("perf"), (Suites::All, full, None));
         assert_eq!(measured("perf --quick"), (Suites::All, quick, None));
         assert_eq!(measured("perf mount --quick"), (Suites::Mount, quick, None));
+        assert_eq!(measured("perf random --quick"), (Suites::Random, quick, None));
+        assert_eq!(measured("perf metadata"), (Suites::Metadata, full, None));
+        assert_eq!(measured("perf smallfiles"), (Suites::Smallfiles, full, None));
+        assert_eq!(measured("perf cpu"), (Suites::Cpu, full, None));
         assert_eq!(measured("perf --quick all"), (Suites::All, quick, None));
         let (suites, plan, json) = measured("perf transport --runs 9 --json out.json");
         assert_eq!((suites, plan.runs), (Suites::Transport, 9));
         assert_eq!(json, Some(PathBuf::from("out.json")));
+    }
+
+    #[test]
+    fn two_machines_are_told_where_and_never_the_code() {
+        match action("perf serve --bind 10.0.0.1:5000 --mtu 9000 --quick").unwrap() {
+            Action::Serve { bind, mtu, plan } => {
+                assert_eq!((bind.to_string().as_str(), mtu, plan.scale), ("10.0.0.1:5000", 9000, Scale::Quick));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(
+            matches!(action("perf run farm01:5000 --json f").unwrap(), Action::Run { host, .. } if host == "farm01:5000")
+        );
+        assert!(action("perf run farm01 7-nebula-orbit-cedar").is_err());
+        assert!(action("perf serve --mtu 100").is_err());
     }
 
     #[test]
@@ -421,7 +535,9 @@ mod tests {
     #[test]
     fn a_measurement_may_be_drawn_at_once() {
         match action("perf mount --quick --html page.html").unwrap() {
-            Action::Measure { html, json, .. } => assert_eq!((html, json), (Some(PathBuf::from("page.html")), None)),
+            Action::Measure { outputs, .. } => {
+                assert_eq!((outputs.html, outputs.json), (Some(PathBuf::from("page.html")), None));
+            }
             other => panic!("{other:?}"),
         }
     }

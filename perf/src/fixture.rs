@@ -1,7 +1,7 @@
 //! The file every contender moves: pseudo-random, so that neither compression nor deduplication can help, and known
 //! by its BLAKE3 hash, so that every contender's bytes can be checked.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,12 +29,45 @@ const SHARE: &str = "share";
 /// What the directory's name starts with; the process id and a number follow.
 const PREFIX: &str = "wh-share-";
 
-/// A file in a directory of its own, in memory where the machine has `/dev/shm`; removed when dropped.
+/// A directory to share and room beside it, in memory where the machine has `/dev/shm`; removed when dropped.
+pub struct Directory {
+    path: PathBuf,
+    _registration: Registration,
+}
+
+impl Directory {
+    /// Makes an empty one.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn create() -> anyhow::Result<Self> {
+        let shared_memory = Path::new("/dev/shm");
+        let parent = if shared_memory.is_dir() { shared_memory.to_owned() } else { std::env::temp_dir() };
+        sweep(&parent);
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = parent.join(format!("{PREFIX}{}-{number}", std::process::id()));
+        let registration = Registration::new(Arc::new(Remnant(path.clone())));
+        fs::create_dir_all(path.join(SHARE)).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Self { path, _registration: registration })
+    }
+
+    /// The part that is shared.
+    pub fn share(&self) -> PathBuf {
+        self.path.join(SHARE)
+    }
+
+    /// A place for a copy: on the same file system, outside the share, removed with the rest.
+    pub fn destination(&self, name: &str) -> PathBuf {
+        self.path.join(format!("copy-{name}"))
+    }
+}
+
+/// A file in a [`Directory`] of its own.
 pub struct Fixture {
-    directory: PathBuf,
+    directory: Directory,
     bytes: u64,
     hash: blake3::Hash,
-    _registration: Registration,
 }
 
 impl Fixture {
@@ -43,22 +76,15 @@ impl Fixture {
     /// # Errors
     /// If it cannot be written, for instance for lack of space.
     pub fn create(bytes: u64) -> anyhow::Result<Self> {
-        let shared_memory = Path::new("/dev/shm");
-        let parent = if shared_memory.is_dir() { shared_memory.to_owned() } else { std::env::temp_dir() };
-        sweep(&parent);
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let directory = parent.join(format!("{PREFIX}{}-{number}", std::process::id()));
-        let registration = Registration::new(Arc::new(Directory(directory.clone())));
-        fs::create_dir_all(directory.join(SHARE)).with_context(|| format!("cannot make {}", directory.display()))?;
-        let hash = write(&directory.join(SHARE).join(NAME), bytes)
-            .with_context(|| format!("cannot write {bytes} bytes to {}", directory.display()))?;
-        Ok(Self { directory, bytes, hash, _registration: registration })
+        let directory = Directory::create()?;
+        let hash = write(&directory.share().join(NAME), pattern(), bytes)
+            .with_context(|| format!("cannot write {bytes} bytes to {}", directory.share().display()))?;
+        Ok(Self { directory, bytes, hash })
     }
 
     /// The directory that is shared, with nothing but the file in it.
     pub fn directory(&self) -> PathBuf {
-        self.directory.join(SHARE)
+        self.directory.share()
     }
 
     /// The file in it.
@@ -68,7 +94,7 @@ impl Fixture {
 
     /// A place for a copy: on the same file system, outside the share, removed with the fixture.
     pub fn destination(&self, name: &str) -> PathBuf {
-        self.directory.join(format!("copy-{name}"))
+        self.directory.destination(name)
     }
 
     /// Its length.
@@ -82,9 +108,58 @@ impl Fixture {
     }
 }
 
-struct Directory(PathBuf);
+/// One of several files.
+#[derive(Clone, Debug)]
+pub struct File {
+    /// Its name in the share.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+    /// Its BLAKE3 hash.
+    pub hash: blake3::Hash,
+}
 
-impl Remains for Directory {
+/// Files of several sizes in one share, no two with a block in common.
+pub struct Files {
+    directory: Directory,
+    entries: Vec<File>,
+}
+
+impl Files {
+    /// Makes a file of each size.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn create(sizes: &[u64]) -> anyhow::Result<Self> {
+        let directory = Directory::create()?;
+        let mut source = pattern();
+        let entries = sizes
+            .iter()
+            .map(|&bytes| {
+                let name = format!("file-{bytes}");
+                let hash = write(&directory.share().join(&name), source.clone(), bytes)
+                    .with_context(|| format!("cannot write {bytes} bytes to {}", directory.share().display()))?;
+                source.set_position(source.position() + bytes);
+                Ok(File { name, bytes, hash })
+            })
+            .collect::<anyhow::Result<_>>()?;
+        Ok(Self { directory, entries })
+    }
+
+    /// The directory that is shared.
+    pub fn directory(&self) -> PathBuf {
+        self.directory.share()
+    }
+
+    /// In the order of the sizes.
+    pub fn entries(&self) -> &[File] {
+        &self.entries
+    }
+}
+
+struct Remnant(PathBuf);
+
+impl Remains for Remnant {
     fn remove(&self) {
         if let Err(error) = fs::remove_dir_all(&self.0)
             && error.kind() != std::io::ErrorKind::NotFound
@@ -103,7 +178,7 @@ fn sweep(parent: &Path) {
         let name = entry.file_name();
         let owner = name.to_str().and_then(owner);
         if owner.is_some_and(|id| !Path::new("/proc").join(id.to_string()).exists()) {
-            Directory(entry.path()).remove();
+            Remnant(entry.path()).remove();
         }
     }
 }
@@ -120,9 +195,8 @@ pub fn pattern() -> blake3::OutputReader {
     blake3::Hasher::new().update(b"wormhole perf fixture 1").finalize_xof()
 }
 
-fn write(path: &Path, bytes: u64) -> std::io::Result<blake3::Hash> {
-    let mut file = File::create_new(path)?;
-    let mut source = pattern();
+fn write(path: &Path, mut source: blake3::OutputReader, bytes: u64) -> std::io::Result<blake3::Hash> {
+    let mut file = fs::File::create_new(path)?;
     let mut hasher = blake3::Hasher::new();
     let mut block = vec![0; BLOCK_BYTES];
     let mut left = bytes;
@@ -141,7 +215,7 @@ fn write(path: &Path, bytes: u64) -> std::io::Result<blake3::Hash> {
 /// # Errors
 /// If it cannot be read.
 pub fn hash_file(path: &Path) -> std::io::Result<(u64, blake3::Hash)> {
-    let mut file = File::open(path)?;
+    let mut file = fs::File::open(path)?;
     let mut hasher = blake3::Hasher::new();
     let mut block = vec![0; BLOCK_BYTES];
     loop {
@@ -166,6 +240,20 @@ mod tests {
         let directory = fixture.directory();
         drop(fixture);
         assert!(!directory.exists());
+    }
+
+    #[test]
+    fn files_of_several_sizes_are_what_their_hashes_say() {
+        let files = Files::create(&[5000, 0, 5000]).err();
+        // Two files of one size would be one file.
+        assert!(files.is_some());
+        let files = Files::create(&[4096, 10_000]).unwrap();
+        for file in files.entries() {
+            let found = hash_file(&files.directory().join(&file.name)).unwrap();
+            assert_eq!(found, (file.bytes, file.hash));
+        }
+        let large = fs::read(files.directory().join("file-10000")).unwrap();
+        assert_ne!(fs::read(files.directory().join("file-4096")).unwrap(), large[..4096]);
     }
 
     #[test]

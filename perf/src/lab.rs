@@ -40,7 +40,7 @@ const KILL_LIMIT: Duration = Duration::from_secs(5);
 const NAMESPACES: &str = "/run/netns";
 
 /// The network device inside each namespace.
-const DEVICE: &str = "veth0";
+pub(crate) const DEVICE: &str = "veth0";
 
 /// The programs a lab is made with, and their Debian packages.
 const TOOLS: [(&str, &str); 4] =
@@ -82,6 +82,7 @@ impl End {
 /// Two namespaces, the link between them, and everything started in them.
 pub struct Lab {
     remnants: Arc<Remnants>,
+    host: IpAddr,
     sequence: AtomicU64,
     // Dropped last, and removes the remnants.
     _registration: Registration,
@@ -105,22 +106,40 @@ impl Lab {
     /// # Errors
     /// If [`Lab::available`] says no, `mtu` is outside [`MTU_MIN`]..=[`MTU_MAX`], or the kernel refuses.
     pub fn up(mtu: u32) -> anyhow::Result<Self> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
         ensure!((MTU_MIN..=MTU_MAX).contains(&mtu), "MTU {mtu} is outside {MTU_MIN}..={MTU_MAX}");
         Self::available()?;
         sweep();
-        let name = LabName { process: std::process::id(), number: NEXT.fetch_add(1, Ordering::Relaxed) };
-        let remnants = Arc::new(Remnants::of(name));
+        let remnants = Arc::new(Remnants::of(LabName::next()));
         let lab = Self {
             _registration: Registration::new(Arc::clone(&remnants) as Arc<dyn Remains>),
             remnants,
+            host: End::Host.address(),
             sequence: AtomicU64::new(0),
         };
         lab.build(mtu).context("cannot make the lab")?;
         Ok(lab)
     }
 
-    fn build(&self, mtu: u32) -> anyhow::Result<()> {
+    /// Makes a lab of this machine as it is, without namespaces: the other end is a real machine, or this one serves.
+    ///
+    /// Programs at either end run here and now; `host` is where the serving end is reached.
+    ///
+    /// # Errors
+    /// If this process is not root, which mounting and dropping caches need, or the directory cannot be made.
+    pub fn on_this_machine(host: IpAddr) -> anyhow::Result<Self> {
+        ensure!(rustix::process::geteuid().is_root(), "this needs root: it mounts and drops the kernel's caches");
+        let remnants = Arc::new(Remnants { namespaces: Vec::new(), ..Remnants::of(LabName::next()) });
+        let lab = Self {
+            _registration: Registration::new(Arc::clone(&remnants) as Arc<dyn Remains>),
+            remnants,
+            host,
+            sequence: AtomicU64::new(0),
+        };
+        lab.build_directory().context("cannot make the lab's directory")?;
+        Ok(lab)
+    }
+
+    fn build_directory(&self) -> anyhow::Result<()> {
         let is_removed = self.remnants.is_removed();
         ensure!(!*is_removed, "the lab is being taken down");
         let mut private = fs::DirBuilder::new();
@@ -129,9 +148,18 @@ impl Lab {
         for end in [End::Host, End::Client] {
             private.create(self.home(end))?;
             private.create(self.home(end).join("run"))?;
-            ip(&["netns", "add", self.namespace(end)])?;
         }
-        let [host, client] = &self.remnants.namespaces;
+        Ok(())
+    }
+
+    fn build(&self, mtu: u32) -> anyhow::Result<()> {
+        self.build_directory()?;
+        let is_removed = self.remnants.is_removed();
+        ensure!(!*is_removed, "the lab is being taken down");
+        for namespace in &self.remnants.namespaces {
+            ip(&["netns", "add", namespace])?;
+        }
+        let [host, client] = [self.namespace(End::Host), self.namespace(End::Client)];
         // Both ends are born inside their namespaces, so no device name of another lab can be in the way.
         #[rustfmt::skip]
         ip(&["link", "add", DEVICE, "netns", host, "type", "veth", "peer", "name", DEVICE, "netns", client])?;
@@ -156,13 +184,20 @@ impl Lab {
     }
 
     /// The name of one end's network namespace under `/run/netns`.
+    ///
+    /// # Panics
+    /// If the lab has none, as [`Lab::on_this_machine`].
     pub fn namespace(&self, end: End) -> &str {
         &self.remnants.namespaces[end.index()]
     }
 
     /// A socket address at one end.
     pub const fn socket(&self, end: End, port: u16) -> SocketAddr {
-        SocketAddr::new(end.address(), port)
+        let address = match end {
+            End::Host => self.host,
+            End::Client => end.address(),
+        };
+        SocketAddr::new(address, port)
     }
 
     /// A command that runs `program` at one end, on one core if asked; more arguments and variables may be added.
@@ -170,7 +205,10 @@ impl Lab {
     /// The program replaces the wrappers, so its process id is the child's; it dies with the thread that started it.
     pub fn command(&self, end: End, core: Option<usize>, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "nsenter"]).arg(format!("--net={NAMESPACES}/{}", self.namespace(end)));
+        command.args(["--pdeathsig", "KILL"]);
+        if let Some(namespace) = self.remnants.namespaces.get(end.index()) {
+            command.arg("nsenter").arg(format!("--net={NAMESPACES}/{namespace}"));
+        }
         if let Some(core) = core {
             command.args(["taskset", "--cpu-list", &core.to_string()]);
         }
@@ -231,6 +269,12 @@ struct LabName {
 }
 
 impl LabName {
+    /// A name no lab of this process had.
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self { process: std::process::id(), number: NEXT.fetch_add(1, Ordering::Relaxed) }
+    }
+
     fn namespace(self, end: End) -> String {
         let letter = match end {
             End::Host => 'h',
@@ -253,7 +297,8 @@ impl LabName {
 
 /// What a lab would leave behind if nobody removed it.
 struct Remnants {
-    namespaces: [String; 2],
+    /// One for each end, or none.
+    namespaces: Vec<String>,
     directory: PathBuf,
     children: Mutex<Children>,
     /// Held while the lab is built and while it is removed, so that the two never overlap.
@@ -269,7 +314,7 @@ struct Children {
 impl Remnants {
     fn of(name: LabName) -> Self {
         Self {
-            namespaces: [End::Host, End::Client].map(|end| name.namespace(end)),
+            namespaces: [End::Host, End::Client].map(|end| name.namespace(end)).into(),
             directory: name.directory(),
             children: Mutex::default(),
             is_removed: Mutex::default(),
@@ -471,6 +516,21 @@ mod tests {
             let route = said(lab, End::Client, "ip", &["route", "get", &host]);
             assert!(route.contains(&End::Client.address().to_string()), "{route}");
         });
+    }
+
+    #[test]
+    fn a_lab_on_this_machine_has_no_namespace_and_leaves_no_directory() {
+        let Ok(lab) = Lab::on_this_machine(IpAddr::V4(Ipv4Addr::LOCALHOST)) else {
+            eprintln!("not run: needs root");
+            return;
+        };
+        assert_eq!(lab.socket(End::Host, 5).to_string(), "127.0.0.1:5");
+        let own = fs::read_link("/proc/self/ns/net").unwrap();
+        let theirs = said(&lab, End::Client, "readlink", &["/proc/self/ns/net"]);
+        assert_eq!(Path::new(theirs.trim()), own);
+        let directory = lab.directory().to_owned();
+        drop(lab);
+        assert!(!directory.exists());
     }
 
     #[test]

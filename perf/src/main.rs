@@ -5,12 +5,12 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use perf::arguments::{self, Action, Mode, Suites};
+use perf::arguments::{self, Action, Mode, Outputs, Suites};
 use perf::compare::Comparison;
 use perf::fixture::{self, Fixture};
 use perf::recorded::Recorded;
 use perf::report::Report;
-use perf::{html, machine, ours, peers, quinn_peer, specification, suite, wormhole};
+use perf::{html, machine, ours, pair, peers, quinn_peer, specification, suite, wormhole};
 
 fn main() -> ExitCode {
     let action = match arguments::parse(std::env::args_os()) {
@@ -28,19 +28,15 @@ fn main() -> ExitCode {
 
 fn perform(action: Action) -> anyhow::Result<ExitCode> {
     match action {
-        Action::Measure { suites, plan, json, html } => {
-            let report = measure(suites, plan)?;
-            print!("{}", report.to_table());
-            if let Some(path) = json {
-                let text = serde_json::to_string_pretty(&report.to_json())?;
-                std::fs::write(&path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
-            }
-            if let Some(path) = html {
-                write_page(&Recorded::from_json(report.to_json())?, &path)?;
-            }
-            if !report.is_complete() {
-                return Ok(ExitCode::FAILURE);
-            }
+        Action::Measure { suites, plan, outputs } => return publish(&measure(suites, plan)?, &outputs),
+        Action::Serve { bind, mtu, plan } => {
+            perf::end_cleanly_on_signals()?;
+            pair::serve(bind, mtu, plan)?;
+        }
+        Action::Run { host, plan, outputs } => {
+            perf::end_cleanly_on_signals()?;
+            let note = &mut |text: &str| eprintln!("{text}");
+            return publish(&pair::run(&host, plan.runs, plan.scale, note)?, &outputs);
         }
         Action::Html { report, page } => write_page(&Recorded::read(&report)?, &page)?,
         Action::Compare { old, new, json, fail_on_regression } => {
@@ -83,6 +79,11 @@ fn perform(action: Action) -> anyhow::Result<ExitCode> {
                 Mode::Verify => println!("{}", ours::read_hash(host, &code, &path, bytes)?),
             }
         }
+        Action::Verb(verb) => {
+            if let Some(line) = verb.perform()? {
+                println!("{line}");
+            }
+        }
         Action::Hash { file } => println!("{}", fixture::hash_file(&file)?.1),
     }
     Ok(ExitCode::SUCCESS)
@@ -90,6 +91,19 @@ fn perform(action: Action) -> anyhow::Result<ExitCode> {
 
 fn write_page(recorded: &Recorded, path: &Path) -> anyhow::Result<()> {
     std::fs::write(path, html::render(recorded)).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Prints the table, writes what was asked for, and says by the exit code whether every contender has its figures.
+fn publish(report: &Report, outputs: &Outputs) -> anyhow::Result<ExitCode> {
+    print!("{}", report.to_table());
+    if let Some(path) = &outputs.json {
+        let text = serde_json::to_string_pretty(&report.to_json())?;
+        std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if let Some(path) = &outputs.html {
+        write_page(&Recorded::from_json(report.to_json())?, path)?;
+    }
+    Ok(if report.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn measure(suites: Suites, plan: suite::Plan) -> anyhow::Result<Report> {
@@ -100,11 +114,29 @@ fn measure(suites: Suites, plan: suite::Plan) -> anyhow::Result<Report> {
     let fixture = Fixture::create(plan.bytes)?;
     let note = &mut |text: &str| eprintln!("{text}");
     let mut rows = Vec::new();
-    if matches!(suites, Suites::Transport | Suites::All) {
+    if suites.include(Suites::Transport) {
         rows.extend(suite::transport::run(plan, &fixture, note)?);
     }
-    if matches!(suites, Suites::Mount | Suites::All) {
+    if suites.include(Suites::Mount) {
         rows.extend(suite::mount::run(plan, &fixture, note)?);
+    }
+    // With all suites its transfers have run already.
+    if suites == Suites::Cpu {
+        rows.extend(suite::cpu::transfers(plan, &fixture, note)?);
+    }
+    if suites.include(Suites::Cpu) {
+        rows.extend(suite::cpu::idle(plan, &fixture, note)?);
+    }
+    // The others have fixtures of their own.
+    drop(fixture);
+    if suites.include(Suites::Random) {
+        rows.extend(suite::random::run(plan, note)?);
+    }
+    if suites.include(Suites::Metadata) {
+        rows.extend(suite::metadata::run(plan, note)?);
+    }
+    if suites.include(Suites::Smallfiles) {
+        rows.extend(suite::smallfiles::run(plan, note)?);
     }
     Ok(Report { machine, rows })
 }

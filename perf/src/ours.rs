@@ -1,6 +1,6 @@
 //! Wormhole's own client as the transport suite drives it: one file, one stream, on the calling thread's core.
 //!
-//! The one place of this crate that knows the engine's interface.
+//! With [`crate::random_load`], the only place of this crate that knows the engine's interface.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -51,4 +51,20 @@ pub fn read_hash(target: SocketAddr, code: &str, path: &str, bytes: u64) -> anyh
     })?;
     ensure!(received == bytes, "{received} bytes came instead of {bytes}");
     Ok(hasher.finalize())
+}
+
+/// Reads the file `path` of the share at `target`, which must be text of at most `limit` bytes.
+///
+/// # Errors
+/// If the host refuses, the connection ends early, or the file is longer or no text.
+pub fn read_text(target: SocketAddr, code: &str, path: &str, limit: usize) -> anyhow::Result<String> {
+    let remote = join(target, code)?;
+    let mut text = Vec::new();
+    let received = remote.read_each(path.as_bytes(), &mut |piece| {
+        // What is over the limit is counted and not kept.
+        let room = limit - text.len();
+        text.extend_from_slice(&piece[..piece.len().min(room)]);
+    })?;
+    ensure!(received == text.len() as u64, "{path} has {received} bytes, more than {limit}");
+    Ok(String::from_utf8(text)?)
 }

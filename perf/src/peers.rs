@@ -25,14 +25,28 @@ pub enum Source {
     Programs(&'static [(&'static str, &'static str)]),
 }
 
+/// The server and the clients of SSH.
+const SSH: [(&str, &str); 2] = [("ssh", "openssh-client"), ("sshd", "openssh-server")];
+
 /// Every peer the suites know.
-pub const PEERS: [Peer; 7] = [
+pub const PEERS: [Peer; 14] = [
+    Peer { name: "s2n-quic", role: "QUIC on tokio, one stream, LAN windows", source: Source::BuiltIn },
     Peer { name: "quinn", role: "QUIC on tokio, one stream, stock settings with LAN windows", source: Source::BuiltIn },
     Peer { name: "quinn-ack-frequency", role: "the same with the ACK frequency extension", source: Source::BuiltIn },
     Peer {
         name: "quinn-trains",
         role: "the same on jumbo links, with datagrams small enough for GSO",
         source: Source::BuiltIn,
+    },
+    Peer {
+        name: "https",
+        role: "nginx to curl over TCP, TLS 1.3 with AES-128-GCM",
+        source: Source::Programs(&[("nginx", "nginx"), ("curl", "curl")]),
+    },
+    Peer {
+        name: "http",
+        role: "nginx to curl over TCP in clear, sendfile",
+        source: Source::Programs(&[("nginx", "nginx"), ("curl", "curl")]),
     },
     Peer {
         name: "iperf3",
@@ -42,17 +56,33 @@ pub const PEERS: [Peer; 7] = [
     Peer {
         name: "sshfs",
         role: "FUSE mount over SFTP, aes128-gcm",
-        source: Source::Programs(&[("sshfs", "sshfs"), ("ssh", "openssh-client"), ("sshd", "openssh-server")]),
+        source: Source::Programs(&[("sshfs", "sshfs"), SSH[0], SSH[1]]),
     },
     Peer {
-        name: "rclone",
-        role: "FUSE mount over HTTP in clear",
-        source: Source::Programs(&[("rclone", "rclone"), ("fusermount3", "fuse3")]),
+        name: "rclone-http",
+        role: "FUSE mount over HTTP in clear, from nginx",
+        source: Source::Programs(&[("rclone", "rclone"), ("fusermount3", "fuse3"), ("nginx", "nginx")]),
+    },
+    Peer {
+        name: "rclone-sftp",
+        role: "FUSE mount, or copy, over SFTP, aes128-gcm",
+        source: Source::Programs(&[("rclone", "rclone"), ("fusermount3", "fuse3"), SSH[0], SSH[1]]),
     },
     Peer {
         name: "scp",
+        role: "copy over SSH (SFTP since OpenSSH 9), aes128-gcm",
+        source: Source::Programs(&[("scp", "openssh-client"), SSH[1]]),
+    },
+    Peer {
+        name: "rsync",
         role: "copy over SSH, aes128-gcm",
-        source: Source::Programs(&[("scp", "openssh-client"), ("sshd", "openssh-server")]),
+        source: Source::Programs(&[("rsync", "rsync"), SSH[0], SSH[1]]),
+    },
+    Peer { name: "local", role: "the same file or folder without a network", source: Source::BuiltIn },
+    Peer {
+        name: "fio",
+        role: "no contender: checks the load generator of the random suite",
+        source: Source::Programs(&[("fio", "fio")]),
     },
 ];
 

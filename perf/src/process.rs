@@ -190,8 +190,11 @@ impl Process {
                 SocketKind::Tcp => "tcp",
                 SocketKind::Udp => "udp",
             };
-            let text = fs::read_to_string(format!("/proc/{}/net/{table}", process.id())).ok()?;
-            text.lines().skip(1).any(|line| is_socket(line, kind, port)).then_some(())
+            // The second one is absent on a machine without IPv6.
+            let tables =
+                ["", "6"].map(|suffix| fs::read_to_string(format!("/proc/{}/net/{table}{suffix}", process.id())));
+            let mut lines = tables.iter().flatten().flat_map(|text| text.lines().skip(1));
+            lines.any(|line| is_socket(line, kind, port)).then_some(())
         })
     }
 

@@ -4,7 +4,7 @@
 //! AES-128-GCM from the library that is the faster on this CPU, as ours. The client trusts exactly the certificate made
 //! for the run.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,14 +19,23 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use crate::fixture;
 use crate::sample::{Sample, Stopwatch};
 
-/// The port the server listens on in its namespace.
+/// The port the server of the first variant listens on in its namespace; the others follow.
 pub const PORT: u16 = 4434;
 
+/// The port of a variant's server.
+pub const fn port(variant: Variant) -> u16 {
+    PORT + match variant {
+        Variant::Plain => 0,
+        Variant::AckFrequency => 1,
+        Variant::Trains => 2,
+    }
+}
+
 /// Stream and send window: twice 10 Gbit/s times 25 ms, far beyond a LAN's need, so that it never limits.
-const WINDOW_BYTES: u32 = 64 << 20;
+pub(crate) const WINDOW_BYTES: u32 = 64 << 20;
 
 /// Connection window: room for several stream windows.
-const CONNECTION_WINDOW_BYTES: u32 = 256 << 20;
+pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 256 << 20;
 
 /// Socket buffers on both sides: 13 ms at 10 Gbit/s.
 const SOCKET_BUFFER_BYTES: usize = 16 << 20;
@@ -35,16 +44,16 @@ const SOCKET_BUFFER_BYTES: usize = 16 << 20;
 const ACK_ELICITING_THRESHOLD: u32 = 10;
 
 /// How much distinct content the server holds; it is repeated up to the length asked for. Larger than any cache.
-const CONTENT_BYTES: u64 = 256 << 20;
+pub(crate) const CONTENT_BYTES: u64 = 256 << 20;
 
 /// The size of the chunks handed to the stream.
-const CHUNK_BYTES: usize = 1 << 20;
+pub(crate) const CHUNK_BYTES: usize = 1 << 20;
 
 /// The name in the certificate.
-const SERVER_NAME: &str = "peer";
+pub(crate) const SERVER_NAME: &str = "peer";
 
 /// The protocol name of the exchange below.
-const ALPN: &[u8] = b"perf-bulk/1";
+pub(crate) const ALPN: &[u8] = b"perf-bulk/1";
 
 /// The ways stock quinn is set up; which is fastest depends on the link and the machine, so all are tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -255,7 +264,7 @@ pub fn verify(server: SocketAddr, certificate: &Path, settings: Settings, bytes:
 }
 
 /// The hash of the first `bytes` bytes a server sends, made without it.
-fn expected_hash(bytes: u64) -> blake3::Hash {
+pub(crate) fn expected_hash(bytes: u64) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new();
     let mut block = vec![0; CHUNK_BYTES];
     let mut left = bytes;
@@ -289,10 +298,16 @@ async fn connect(
     tls.alpn_protocols = vec![ALPN.to_vec()];
     let mut client = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
     client.transport_config(Arc::new(settings.transport()));
-    let any = SocketAddr::new(IpAddr::from([0, 0, 0, 0]), 0);
+    let any = any_port(server);
     let endpoint = quinn::Endpoint::new(settings.endpoint()?, None, socket(any)?, Arc::new(TokioRuntime))?;
     let connection = endpoint.connect_with(client, server, SERVER_NAME)?.await.context("no connection")?;
     Ok((endpoint, connection))
+}
+
+/// The address a client of `server` binds.
+pub(crate) fn any_port(server: SocketAddr) -> SocketAddr {
+    let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    SocketAddr::new(any, 0)
 }
 
 async fn request(connection: &quinn::Connection, bytes: u64) -> anyhow::Result<quinn::RecvStream> {
@@ -309,16 +324,16 @@ async fn close(endpoint: &quinn::Endpoint, connection: &quinn::Connection) {
 }
 
 /// aws-lc-rs with AES-128-GCM alone, as in every measured peer.
-fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(CryptoProvider { cipher_suites: vec![transport::tls::packet_cipher_suite()], ..default_provider() })
 }
 
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+pub(crate) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 /// A bound socket with large buffers, past the system's limit where this process may (socket(7)).
-fn socket(address: SocketAddr) -> std::io::Result<UdpSocket> {
+pub(crate) fn socket(address: SocketAddr) -> std::io::Result<UdpSocket> {
     use rustix::net::sockopt;
     let socket = UdpSocket::bind(address)?;
     if sockopt::set_socket_recv_buffer_size_force(&socket, SOCKET_BUFFER_BYTES).is_err() {

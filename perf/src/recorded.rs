@@ -298,6 +298,7 @@ mod tests {
                     figure("scp", Err("check: no route; gave up: twice".into())),
                 ],
                 absent: vec![("iperf3".into(), "iperf3".into())],
+                curves: serde_json::Map::new(),
             }],
         };
         let read = Recorded::from_json(report.to_json()).unwrap();

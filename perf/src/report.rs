@@ -4,6 +4,10 @@
 //! not complete or verify has no figure: its reason stands in `failed` instead. A peer that is not installed stands in
 //! `absent` with the package that has it. `ratios` is always ours divided by the peer's, so where less is better a
 //! ratio below 1 is good.
+//!
+//! Some rows carry what a picture is drawn from: `series` (`{contender: [[s, GB/s], …]}`, speed over time of the run
+//! nearest the median), `percentiles` (`{contender: [[percentile, us], …]}`) or `points` (`[[shards, GB/s], …]`, or by
+//! contender `[[bytes, GB/s], …]` and `[[files, ms or MiB], …]`).
 
 use std::fmt::Write as _;
 
@@ -25,6 +29,8 @@ pub struct Row {
     pub figures: Vec<Figure>,
     /// Peers that are not installed, each with the packages it needs.
     pub absent: Vec<(String, String)>,
+    /// What a picture is drawn from, by kind: `series`, `percentiles` or `points`. Stands in the JSON as it is.
+    pub curves: Map<String, Value>,
 }
 
 /// Units of figures.
@@ -34,6 +40,20 @@ pub enum Unit {
     GigabytesPerSecond,
     /// CPU seconds per 1e9 payload bytes.
     SecondsPerGigabyte,
+    /// Microseconds.
+    Microseconds,
+    /// Milliseconds.
+    Milliseconds,
+    /// Requests answered per second.
+    OperationsPerSecond,
+    /// Whole files per second.
+    FilesPerSecond,
+    /// CPU time in hundredths of the wall time of one core.
+    PercentOfCore,
+    /// Voluntary context switches per second.
+    WakeupsPerSecond,
+    /// 2^20 bytes.
+    Mebibytes,
 }
 
 impl Unit {
@@ -42,14 +62,26 @@ impl Unit {
         match self {
             Self::GigabytesPerSecond => "GB/s",
             Self::SecondsPerGigabyte => "s/GB",
+            Self::Microseconds => "us",
+            Self::Milliseconds => "ms",
+            Self::OperationsPerSecond => "ops/s",
+            Self::FilesPerSecond => "files/s",
+            Self::PercentOfCore => "% of a core",
+            Self::WakeupsPerSecond => "wakeups/s",
+            Self::Mebibytes => "MiB",
         }
     }
 
     /// Which way is better.
     pub const fn better(self) -> &'static str {
         match self {
-            Self::GigabytesPerSecond => "higher",
-            Self::SecondsPerGigabyte => "lower",
+            Self::GigabytesPerSecond | Self::OperationsPerSecond | Self::FilesPerSecond => "higher",
+            Self::SecondsPerGigabyte
+            | Self::Microseconds
+            | Self::Milliseconds
+            | Self::PercentOfCore
+            | Self::WakeupsPerSecond
+            | Self::Mebibytes => "lower",
         }
     }
 }
@@ -81,6 +113,13 @@ impl Row {
             })
             .collect();
         (!reasons.is_empty()).then(|| reasons.join("; "))
+    }
+
+    /// The same row with a curve under `kind`.
+    #[must_use]
+    pub fn with_curve(mut self, kind: &str, curve: Value) -> Self {
+        self.curves.insert(kind.to_owned(), curve);
+        self
     }
 
     fn ours(&self) -> Option<Summary> {
@@ -139,6 +178,9 @@ impl Row {
                 .filter_map(|figure| Some((figure.contender.clone(), json!(figure.runs.as_ref().err()?))))
                 .collect();
             row["failures"] = reasons.into();
+        }
+        for (kind, curve) in &self.curves {
+            row[kind.as_str()] = curve.clone();
         }
         row
     }
@@ -250,6 +292,7 @@ mod tests {
                 })
                 .collect(),
             absent: vec![("iperf3".into(), "iperf3".into())],
+            curves: Map::new(),
         }
     }
 
@@ -314,6 +357,13 @@ mod tests {
              quinn                   1.500   1.500..1.500, MAD 0.000, 1 runs  ours is 2.00 x\n  \
              iperf3                 absent   apt-get install iperf3\n"
         );
+    }
+
+    #[test]
+    fn a_curve_stands_beside_the_figures() {
+        let row = row(&[("ours", Ok(&[2.0]))]).with_curve("series", json!({"ours": [[0.1, 2.0]]}));
+        assert_eq!(row.to_json()["series"], json!({"ours": [[0.1, 2.0]]}));
+        assert_eq!(row.to_json()["ours"], 2.0);
     }
 
     #[test]

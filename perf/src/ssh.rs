@@ -1,4 +1,4 @@
-//! An sshd of the lab's own, with throw-away keys, for sshfs and scp. The machine's own keys and settings stay out.
+//! An sshd of the lab's own, with throw-away keys, for sshfs, rclone, scp and rsync. The machine's own keys and settings stay out.
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -68,6 +68,33 @@ impl SshServer {
         ]
     }
 
+    /// `program` at the client's end, with these options.
+    pub fn client(&self, lab: &Lab, program: &str) -> Command {
+        let mut command = lab.command(End::Client, None, program);
+        for option in self.client_options() {
+            command.args(["-o", &option]);
+        }
+        command
+    }
+
+    /// What an rclone takes to reach the server as the remote `:sftp:`.
+    pub fn rclone_options(&self) -> Vec<String> {
+        let path = |name: &str| self.directory.join(name).display().to_string();
+        vec![
+            format!("--sftp-host={}", End::Host.address()),
+            format!("--sftp-port={PORT}"),
+            "--sftp-user=root".into(),
+            format!("--sftp-key-file={}", path("user_key")),
+            format!("--sftp-known-hosts-file={}", path("known_hosts")),
+        ]
+    }
+
+    /// The command an rsync runs instead of `ssh`.
+    pub fn shell(&self) -> String {
+        let options: Vec<String> = self.client_options().iter().map(|option| format!("-o {option}")).collect();
+        format!("ssh {}", options.join(" "))
+    }
+
     /// How a client names `path` on the server.
     pub fn remote(&self, path: &Path) -> String {
         format!("root@{}:{}", End::Host.address(), path.display())
@@ -124,10 +151,7 @@ mod tests {
         let source = lab.directory().join("source");
         let copy = lab.directory().join("copy");
         fs::write(&source, b"some bytes").unwrap();
-        let mut scp = lab.command(End::Client, None, "scp");
-        for option in server.client_options() {
-            scp.args(["-o", &option]);
-        }
+        let mut scp = server.client(&lab, "scp");
         scp.arg("-q").arg(server.remote(&source)).arg(&copy);
         let mut process = lab.spawn("scp", &mut scp).unwrap();
         process.wait(Duration::from_secs(30)).unwrap();

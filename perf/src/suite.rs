@@ -9,9 +9,18 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 
-use crate::report::{Figure, Row, Unit};
+use serde_json::{Map, Value, json};
 
+use crate::link::Point;
+use crate::report::{Figure, Row, Unit};
+use crate::statistics::Summary;
+
+pub mod cpu;
+pub mod metadata;
 pub mod mount;
+pub mod mounter;
+pub mod random;
+pub mod smallfiles;
 pub mod transport;
 
 /// How long one untimed check or one run may take: 2 GiB at 18 MB/s, a tenth of the slowest peer.
@@ -24,10 +33,30 @@ pub struct Plan {
     pub bytes: u64,
     /// Timed runs of each contender.
     pub runs: usize,
+    /// How large everything else is.
+    pub scale: Scale,
+}
+
+/// The two sizes of a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// What the promises are measured with.
+    Full,
+    /// A look in minutes.
+    Quick,
+}
+
+/// What a timed run yields.
+pub trait Outcome {
+    /// Whether the run moved what the plan asks for.
+    ///
+    /// # Errors
+    /// What is missing: such a run has no figure.
+    fn check(&self, plan: Plan) -> anyhow::Result<()>;
 }
 
 /// One complete run, seen from both ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Run {
     /// Payload bytes that arrived.
     pub bytes: u64,
@@ -37,6 +66,16 @@ pub struct Run {
     pub sender_cpu: Duration,
     /// CPU time of all processes of the receiving end.
     pub receiver_cpu: Duration,
+    /// Speed over time; empty where nobody watched the link.
+    pub over_time: Vec<Point>,
+}
+
+impl Outcome for Run {
+    fn check(&self, plan: Plan) -> anyhow::Result<()> {
+        ensure!(self.bytes == plan.bytes, "{} of {} bytes arrived", self.bytes, plan.bytes);
+        ensure!(!self.elapsed.is_zero(), "the run took no time");
+        Ok(())
+    }
 }
 
 impl Run {
@@ -62,8 +101,8 @@ impl Run {
     }
 }
 
-/// Something that can move the fixture from the host to the client.
-pub trait Contender {
+/// Something that can move the fixture from the host to the client, or do what else a suite is about.
+pub trait Contender<T = Run> {
     /// Moves the bytes once, untimed, and compares them with what they should be.
     ///
     /// # Errors
@@ -74,24 +113,24 @@ pub trait Contender {
     ///
     /// # Errors
     /// If it does not complete.
-    fn run(&mut self) -> anyhow::Result<Run>;
+    fn run(&mut self) -> anyhow::Result<T>;
 }
 
 /// A contender's name and the contender, or why it could not be set up.
-pub type Entry<'l> = (String, anyhow::Result<Box<dyn Contender + 'l>>);
+pub type Entry<'l, T = Run> = (String, anyhow::Result<Box<dyn Contender<T> + 'l>>);
 
 /// All timed runs of one contender, or why it has none.
 #[derive(Clone, Debug)]
-pub struct Series {
+pub struct Series<T = Run> {
     /// [`crate::report::OURS`] or the peer's name.
     pub contender: String,
     /// Complete, or the reason.
-    pub runs: Result<Vec<Run>, String>,
+    pub runs: Result<Vec<T>, String>,
 }
 
 /// Checks every contender, which warms it up, and lets them take turns; `note` hears what is going on.
-pub fn alternate(entries: Vec<Entry<'_>>, plan: Plan, note: &mut dyn FnMut(&str)) -> Vec<Series> {
-    let mut lanes: Vec<Lane<'_>> = entries.into_iter().map(Lane::new).collect();
+pub fn alternate<T: Outcome>(entries: Vec<Entry<'_, T>>, plan: Plan, note: &mut dyn FnMut(&str)) -> Vec<Series<T>> {
+    let mut lanes: Vec<Lane<'_, T>> = entries.into_iter().map(Lane::new).collect();
     for lane in &mut lanes {
         lane.turn(note, "check", |contender, _| contender.verify());
     }
@@ -106,21 +145,20 @@ pub fn alternate(entries: Vec<Entry<'_>>, plan: Plan, note: &mut dyn FnMut(&str)
     lanes.into_iter().map(Lane::finish).collect()
 }
 
-fn measured(contender: &mut dyn Contender, plan: Plan) -> anyhow::Result<Run> {
+fn measured<T: Outcome>(contender: &mut dyn Contender<T>, plan: Plan) -> anyhow::Result<T> {
     let run = contender.run()?;
-    ensure!(run.bytes == plan.bytes, "{} of {} bytes arrived", run.bytes, plan.bytes);
-    ensure!(!run.elapsed.is_zero(), "the run took no time");
+    run.check(plan)?;
     Ok(run)
 }
 
-struct Lane<'l> {
+struct Lane<'l, T> {
     name: String,
-    state: Result<Box<dyn Contender + 'l>, String>,
-    runs: Vec<Run>,
+    state: Result<Box<dyn Contender<T> + 'l>, String>,
+    runs: Vec<T>,
 }
 
-impl<'l> Lane<'l> {
-    fn new((name, contender): Entry<'l>) -> Self {
+impl<'l, T> Lane<'l, T> {
+    fn new((name, contender): Entry<'l, T>) -> Self {
         Self { name, state: contender.map_err(|error| format!("{error:#}")), runs: Vec::new() }
     }
 
@@ -128,7 +166,7 @@ impl<'l> Lane<'l> {
         &mut self,
         note: &mut dyn FnMut(&str),
         what: &str,
-        step: impl FnOnce(&mut dyn Contender, &mut Vec<Run>) -> anyhow::Result<()>,
+        step: impl FnOnce(&mut dyn Contender<T>, &mut Vec<T>) -> anyhow::Result<()>,
     ) {
         let Ok(contender) = &mut self.state else {
             return;
@@ -144,34 +182,49 @@ impl<'l> Lane<'l> {
         }
     }
 
-    fn finish(self) -> Series {
+    fn finish(self) -> Series<T> {
         Series { contender: self.name, runs: self.state.map(|_| self.runs) }
     }
 }
 
 /// Makes the row of one quantity from all contenders' runs.
-pub fn row(
+pub fn row<T>(
     name: String,
     unit: Unit,
-    series: &[Series],
+    series: &[Series<T>],
     absent: &[(String, String)],
-    quantity: impl Fn(&Run) -> f64,
+    quantity: impl Fn(&T) -> f64,
 ) -> Row {
-    let figure = |series: &Series| Figure {
+    let figure = |series: &Series<T>| Figure {
         contender: series.contender.clone(),
         runs: match &series.runs {
             Ok(runs) => Ok(runs.iter().map(&quantity).collect()),
             Err(reason) => Err(reason.clone()),
         },
     };
-    Row { name, unit, figures: series.iter().map(figure).collect(), absent: absent.to_vec() }
+    Row { name, unit, figures: series.iter().map(figure).collect(), absent: absent.to_vec(), curves: Map::new() }
+}
+
+/// For each contender with runs, what `curve` makes of the run whose `quantity` is nearest the median: a whole run
+/// that did happen rather than a mean that did not.
+pub fn typical<T>(series: &[Series<T>], quantity: impl Fn(&T) -> f64, curve: impl Fn(&T) -> Value) -> Value {
+    let pick = |series: &Series<T>| {
+        let runs = series.runs.as_ref().ok()?;
+        let values: Vec<f64> = runs.iter().map(&quantity).collect();
+        let median = Summary::of(&values)?.median;
+        let distance = |run: &&T| (quantity(run) - median).abs();
+        let typical = runs.iter().min_by(|a, b| distance(a).total_cmp(&distance(b)))?;
+        Some((series.contender.clone(), curve(typical)))
+    };
+    Value::Object(series.iter().filter_map(pick).collect())
 }
 
 /// The rows of speed and of CPU at both ends; the speed's name is `prefix` with `speed` behind it.
 pub fn rows(prefix: &str, speed: &str, series: &[Series], absent: &[(String, String)]) -> [Row; 3] {
     let cpu = Unit::SecondsPerGigabyte;
     [
-        row(format!("{prefix}{speed}"), Unit::GigabytesPerSecond, series, absent, Run::gigabytes_per_second),
+        row(format!("{prefix}{speed}"), Unit::GigabytesPerSecond, series, absent, Run::gigabytes_per_second)
+            .with_curve("series", typical(series, Run::gigabytes_per_second, |run| json!(run.over_time))),
         row(format!("{prefix}.cpu_sender"), cpu, series, absent, Run::sender_seconds_per_gigabyte),
         row(format!("{prefix}.cpu_receiver"), cpu, series, absent, Run::receiver_seconds_per_gigabyte),
     ]
@@ -200,7 +253,7 @@ mod tests {
 
     use super::*;
 
-    const PLAN: Plan = Plan { bytes: 1_000_000_000, runs: 2 };
+    const PLAN: Plan = Plan { bytes: 1_000_000_000, runs: 2, scale: Scale::Quick };
 
     struct Scripted<'l> {
         name: &'static str,
@@ -227,6 +280,7 @@ mod tests {
                 elapsed: Duration::from_millis(500),
                 sender_cpu: Duration::from_millis(400),
                 receiver_cpu: Duration::from_millis(300),
+                over_time: vec![[0.1, 2.0]],
             })
         }
     }
@@ -269,6 +323,22 @@ mod tests {
         let entries: Vec<Entry<'_>> = vec![("ours".into(), Err(anyhow::anyhow!("no program")))];
         let series = alternate(entries, PLAN, &mut |_| {});
         assert_eq!(series[0].runs, Err("no program".to_owned()));
+    }
+
+    #[test]
+    fn the_typical_run_is_the_one_nearest_the_median() {
+        struct Number(f64);
+        impl Outcome for Number {
+            fn check(&self, _: Plan) -> anyhow::Result<()> {
+                Ok(())
+            }
+        }
+        let series = [
+            Series { contender: "a".into(), runs: Ok([9.0, 2.0, 3.0, 1.0].map(Number).into()) },
+            Series { contender: "b".into(), runs: Err("no".into()) },
+        ];
+        let found = typical(&series, |number| number.0, |number| json!(number.0));
+        assert_eq!(found, json!({"a": 2.0}));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The `wormhole` program, run the way a user runs it: `host`, `mount` and `get` as processes of the lab.
 
 use std::ffi::OsStr;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -9,7 +10,6 @@ use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
 use crate::lab::{End, Lab};
-use crate::mounts;
 use crate::process::Process;
 
 /// The port the host listens on in its namespace.
@@ -18,7 +18,7 @@ pub const PORT: u16 = 4433;
 /// The variable that carries the join code, so that it stands in no process's arguments.
 pub const CODE_VARIABLE: &str = "WORMHOLE_CODE";
 
-/// How long a host or a mount may take to be ready.
+/// How long a host may take to be ready.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// Finds the `wormhole` program that belongs to this one, building it first when run by cargo.
@@ -76,6 +76,8 @@ pub enum Cores {
     All,
     /// One shard, pinned to this core.
     One(usize),
+    /// So many shards, not pinned.
+    Shards(usize),
 }
 
 impl Host {
@@ -84,18 +86,32 @@ impl Host {
     /// # Errors
     /// If it ends, or prints no `WaitingForPeer` event in time.
     pub fn start(lab: &Lab, program: &Path, share: &Path, cores: Cores) -> anyhow::Result<Self> {
+        Self::launch(lab, program, share, lab.socket(End::Host, PORT), cores)
+    }
+
+    /// The same on an address of its own, with all cores.
+    ///
+    /// # Errors
+    /// As [`Host::start`].
+    pub fn start_at(lab: &Lab, program: &Path, share: &Path, bind: SocketAddr) -> anyhow::Result<Self> {
+        Self::launch(lab, program, share, bind, Cores::All)
+    }
+
+    fn launch(lab: &Lab, program: &Path, share: &Path, bind: SocketAddr, cores: Cores) -> anyhow::Result<Self> {
         let core = match cores {
-            Cores::All => None,
+            Cores::All | Cores::Shards(_) => None,
             Cores::One(core) => Some(core),
         };
         let mut command = lab.command(End::Host, core, program);
-        command
-            .arg("host")
-            .arg(share)
-            .args(["--bind", &lab.socket(End::Host, PORT).to_string()])
-            .args(["--no-signal", "--json"]);
-        if core.is_some() {
-            command.args(["--shards", "1"]);
+        command.arg("host").arg(share).args(["--bind", &bind.to_string()]).args(["--no-signal", "--json"]);
+        match cores {
+            Cores::All => {}
+            Cores::One(_) => {
+                command.args(["--shards", "1"]);
+            }
+            Cores::Shards(count) => {
+                command.args(["--shards", &count.to_string()]);
+            }
         }
         let mut process = lab.spawn("wormhole-host", &mut command)?;
         let code = process.wait_line(START_LIMIT, join_code)?;
@@ -109,21 +125,11 @@ fn join_code(line: &str) -> Option<String> {
     (event["type"] == "WaitingForPeer").then(|| event["data"]["code"].as_str().map(str::to_owned)).flatten()
 }
 
-/// Mounts the host's share in the foreground and waits until it is there.
-///
-/// # Errors
-/// If the program ends or mounts nothing in time.
-pub fn mount(lab: &Lab, program: &Path, code: &str, mount_point: &Path) -> anyhow::Result<Process> {
+/// The command that mounts the host's share; more options may be added.
+pub fn mount_command(lab: &Lab, program: &Path, code: &str, mount_point: &Path) -> Command {
     let mut command = lab.command(End::Client, None, program);
+    command.arg("mount").arg(lab.socket(End::Host, PORT).to_string()).arg(mount_point).env(CODE_VARIABLE, code);
     command
-        .arg("mount")
-        .arg(lab.socket(End::Host, PORT).to_string())
-        .arg(mount_point)
-        .arg("--foreground")
-        .env(CODE_VARIABLE, code);
-    let mut process = lab.spawn("wormhole-mount", &mut command)?;
-    mounts::wait_mounted(mount_point, &mut process, START_LIMIT)?;
-    Ok(process)
 }
 
 /// Starts copying `subpath` of the host's share to `destination`.

@@ -1,8 +1,11 @@
-//! Whole programs: a cold sequential read through a mount, and a copy.
+//! Whole programs: sequential reads through a mount, cold and warm, by file size, and a copy.
 //!
-//! Every mount run starts cold: a fresh mount, an empty client cache, kernel caches dropped. The reader is
-//! `dd bs=1M`, and its time is the one it prints. Nothing is pinned: both ends and the reader share the machine as
-//! they would anywhere. The receiver's CPU time is the mounting program's, its `ssh` included, without the reader.
+//! A cold read has a fresh mount, an empty client cache, and kernel caches dropped. The reader is `dd bs=1M`, and its
+//! time is the one it prints. Nothing is pinned: both ends and the reader share the machine as they would anywhere.
+//! The receiver's CPU time is the mounting program's, its `ssh` included, without the reader.
+//!
+//! Warm in L1 is a second read with the kernel's caches dropped but the mount left as it is; warm in the page cache is
+//! a third with nothing dropped, beside the same read of a local file.
 //!
 //! Copies write to memory and are timed from start to exit, connection included; each copy is hashed.
 
@@ -11,70 +14,93 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{bail, ensure};
+use serde_json::{Map, Value, json};
 
-use super::{Contender, Entry, Plan, RUN_LIMIT, Run, alternate, present, rows};
+use super::mounter::{self, Mounter, Ours};
+use super::{Contender, Entry, Plan, RUN_LIMIT, Run, Scale, Series, alternate, present, row, rows};
 use crate::cpu_time;
 use crate::fixture::{self, Fixture};
 use crate::lab::{End, Lab};
-use crate::mounts;
-use crate::process::{Process, SocketKind};
-use crate::report::{OURS, Row};
+use crate::link::LinkWatch;
+use crate::process::Process;
+use crate::report::{OURS, Row, Unit};
 use crate::ssh::SshServer;
-use crate::wormhole::{self, Cores, Host};
+use crate::statistics::Summary;
 
 /// The links mounts are measured on.
 pub const MTUS: [u32; 2] = [1500, 9000];
 
-/// The link copies are measured on.
+/// The link copies, warm reads and sizes are measured on.
 pub const COPY_MTU: u32 = 1500;
 
-/// How long a program may take to listen, to mount or to let go of a mount.
-const STEP_LIMIT: Duration = Duration::from_secs(30);
+/// Memory our mount may keep file contents in when a whole fixture is to fit, MiB; the largest has 2048.
+const L1_MEBIBYTES: &str = "4096";
 
-/// The port rclone serves on in its namespace.
-const RCLONE_PORT: u16 = 8080;
+/// The sizes of the files whose speed is compared: from one request to what a stream needs to run freely.
+const SIZES: [u64; 5] = [64 << 10, 1 << 20, 16 << 20, 128 << 20, 1 << 30];
 
-/// Measures mounts on all links and copies on one.
+/// The largest of [`SIZES`] in a quick run.
+const SIZE_MAX_QUICK: u64 = 16 << 20;
+
+/// Rounds over the sizes; each file is short, and a curve needs less than a figure.
+const SIZE_ROUNDS_MAX: usize = 3;
+
+/// Measures mounts on all links, and the rest on one.
 ///
 /// # Errors
 /// If no lab can be made. What goes wrong with one contender stands in its rows.
 pub fn run(plan: Plan, fixture: &Fixture, note: &mut dyn FnMut(&str)) -> anyhow::Result<Vec<Row>> {
     let mut all = Vec::new();
     for mtu in MTUS {
-        let prefix = format!("mount.mtu{mtu}");
-        note(&prefix);
-        let lab = Lab::up(mtu)?;
-        let (peers, absent) = present(&["sshfs", "rclone"]);
-        let mut entries = vec![mounted(OURS, &lab, fixture, OursMount::start(&lab, fixture))];
-        for peer in peers {
-            entries.push(match peer {
-                "sshfs" => mounted(peer, &lab, fixture, Sshfs::start(&lab, fixture)),
-                _ => mounted(peer, &lab, fixture, Rclone::start(&lab, fixture)),
-            });
-        }
-        let series = alternate(entries, plan, note);
-        all.extend(rows(&prefix, ".sequential_cold", &series, &absent));
+        all.extend(sequential(mtu, plan, fixture, note)?);
     }
-    let prefix = format!("get.mtu{COPY_MTU}");
-    note(&prefix);
-    let lab = Lab::up(COPY_MTU)?;
-    let (peers, absent) = present(&["scp"]);
-    let mut entries = vec![copied(OURS, &lab, fixture, OursMount::start(&lab, fixture))];
-    for peer in peers {
-        entries.push(copied(peer, &lab, fixture, Sshfs::start(&lab, fixture)));
-    }
-    let series = alternate(entries, plan, note);
-    all.extend(rows(&prefix, "", &series, &absent));
+    all.extend(warm(plan, fixture, note)?);
+    all.push(by_size(plan, note)?);
+    all.extend(copy(plan, fixture, note)?);
     Ok(all)
 }
 
-/// A server at the host's end, and how a client mounts what it serves.
-trait Mounter {
-    fn server(&self) -> &Process;
+/// Cold sequential reads on a link of `mtu` bytes.
+///
+/// # Errors
+/// As [`run`].
+pub fn sequential(mtu: u32, plan: Plan, fixture: &Fixture, note: &mut dyn FnMut(&str)) -> anyhow::Result<[Row; 3]> {
+    let prefix = format!("mount.mtu{mtu}");
+    note(&prefix);
+    let lab = Lab::up(mtu)?;
+    let (mounters, absent) = mounter::contenders(&lab, &fixture.directory(), &mounter::PEERS, &[]);
+    let entries = mounters
+        .into_iter()
+        .map(|(name, mounter)| {
+            let contender = mounter.and_then(|mounter| {
+                let mount_point = lab.mount_point(&format!("mnt-{name}"))?;
+                Ok(Box::new(SequentialRead { lab: &lab, fixture, mounter, mount_point }) as Box<dyn Contender>)
+            });
+            (name, contender)
+        })
+        .collect();
+    let series = alternate(entries, plan, note);
+    Ok(rows(&prefix, ".sequential_cold", &series, &absent))
+}
 
-    /// Mounts in the foreground; returns once the mount is there.
-    fn mount(&self, mount_point: &Path) -> anyhow::Result<Process>;
+/// Copies of the one file.
+///
+/// # Errors
+/// As [`run`].
+pub fn copy(plan: Plan, fixture: &Fixture, note: &mut dyn FnMut(&str)) -> anyhow::Result<[Row; 3]> {
+    let prefix = format!("get.mtu{COPY_MTU}");
+    note(&prefix);
+    let lab = Lab::up(COPY_MTU)?;
+    let share = fixture.directory();
+    let (peers, absent) = present(&["scp"]);
+    let mut entries = vec![copied(OURS, &lab, fixture, Ours::start(&lab, &share, &[]))];
+    for peer in peers {
+        let scp = SshServer::start(&lab).map(|ssh| Scp { lab: &lab, ssh, share: share.clone() });
+        entries.push(copied(peer, &lab, fixture, scp));
+    }
+    let series = alternate(entries, plan, note);
+    Ok(rows(&prefix, "", &series, &absent))
 }
 
 /// A server at the host's end, and how a client copies one file from it.
@@ -82,14 +108,6 @@ trait Copier {
     fn server(&self) -> &Process;
 
     fn copy(&self, destination: &Path) -> anyhow::Result<Process>;
-}
-
-fn mounted<'l, M: Mounter + 'l>(name: &str, lab: &'l Lab, fixture: &'l Fixture, made: anyhow::Result<M>) -> Entry<'l> {
-    let contender = made.and_then(|mounter| {
-        let mount_point = lab.mount_point(&format!("mnt-{name}"))?;
-        Ok(Box::new(SequentialRead { lab, fixture, mounter, mount_point }) as Box<dyn Contender>)
-    });
-    (name.to_owned(), contender)
 }
 
 fn copied<'l, C: Copier + 'l>(name: &str, lab: &'l Lab, fixture: &'l Fixture, made: anyhow::Result<C>) -> Entry<'l> {
@@ -101,59 +119,241 @@ fn copied<'l, C: Copier + 'l>(name: &str, lab: &'l Lab, fixture: &'l Fixture, ma
     (name.to_owned(), contender)
 }
 
-struct SequentialRead<'l, M> {
+struct SequentialRead<'l> {
     lab: &'l Lab,
     fixture: &'l Fixture,
-    mounter: M,
+    mounter: Box<dyn Mounter + 'l>,
     mount_point: PathBuf,
 }
 
-impl<M: Mounter> SequentialRead<'_, M> {
-    /// Mounts cold, lets `read` use the mount, and unmounts.
-    fn with_mount<T>(&self, read: impl FnOnce(&Process) -> anyhow::Result<T>) -> anyhow::Result<T> {
-        self.lab.forget_cache(End::Client)?;
-        let mut program = self.mounter.mount(&self.mount_point)?;
-        drop_kernel_caches()?;
-        let result = read(&program)?;
-        mounts::unmount(&self.mount_point, STEP_LIMIT)?;
-        program.wait(STEP_LIMIT).context("after the unmount")?;
-        Ok(result)
-    }
-}
-
-impl<M: Mounter> Contender for SequentialRead<'_, M> {
+impl Contender for SequentialRead<'_> {
     fn verify(&mut self) -> anyhow::Result<()> {
-        self.with_mount(|_| {
-            // In a process of its own, so that a mount that hangs can be given up.
-            let mut command = Command::new(std::env::current_exe()?);
-            command.arg("__hash").arg(self.mount_point.join(fixture::NAME));
-            let mut hash = self.lab.spawn("hash", &mut command)?;
-            hash.wait(RUN_LIMIT)?;
-            let found = blake3::Hash::from_hex(hash.output()?.trim())?;
-            ensure!(found == self.fixture.hash(), "the bytes read through the mount are not the file's");
-            Ok(())
+        mounter::with_cold_mount(self.lab, &*self.mounter, &self.mount_point, |_| {
+            check_hash(self.lab, &self.mount_point.join(fixture::NAME), self.fixture.hash())
         })
     }
 
     fn run(&mut self) -> anyhow::Result<Run> {
-        self.with_mount(|program| {
-            let server = self.mounter.server().id();
-            let before = [server, program.id()].map(cpu_time::of_tree);
-            let mut command = Command::new("dd");
-            command
-                .arg(format!("if={}", self.mount_point.join(fixture::NAME).display()))
-                .args(["of=/dev/null", "bs=1M"])
-                .env("LC_ALL", "C");
-            let mut dd = self.lab.spawn("dd", &mut command)?;
-            dd.wait(RUN_LIMIT)?;
-            let after = [server, program.id()].map(cpu_time::of_tree);
-            let (bytes, elapsed) = dd_result(&dd.last_words())?;
-            Ok(Run {
-                bytes,
-                elapsed,
-                sender_cpu: after[0].saturating_sub(before[0]),
-                receiver_cpu: after[1].saturating_sub(before[1]),
-            })
+        mounter::with_cold_mount(self.lab, &*self.mounter, &self.mount_point, |program| {
+            read_watched(self.lab, &self.mount_point.join(fixture::NAME), self.mounter.server(), program)
+        })
+    }
+}
+
+/// Hashes a file in a process of its own, so that a mount that hangs can be given up.
+pub(crate) fn check_hash(lab: &Lab, file: &Path, expected: blake3::Hash) -> anyhow::Result<()> {
+    let mut command = Command::new(std::env::current_exe()?);
+    let mut hash = lab.spawn("hash", command.arg("__hash").arg(file))?;
+    hash.wait(RUN_LIMIT)?;
+    let found = blake3::Hash::from_hex(hash.output()?.trim())?;
+    ensure!(found == expected, "the bytes read through the mount are not the file's");
+    Ok(())
+}
+
+/// Reads a file and accounts for both ends and for the link.
+pub(crate) fn read_watched(lab: &Lab, file: &Path, server: &Process, program: &Process) -> anyhow::Result<Run> {
+    let ends = [server.id(), program.id()];
+    let watch = LinkWatch::start(server.id())?;
+    let before = ends.map(cpu_time::of_tree);
+    let (bytes, elapsed) = read(lab, file)?;
+    let after = ends.map(cpu_time::of_tree);
+    Ok(Run {
+        bytes,
+        elapsed,
+        sender_cpu: after[0].saturating_sub(before[0]),
+        receiver_cpu: after[1].saturating_sub(before[1]),
+        over_time: watch.finish(bytes)?,
+    })
+}
+
+/// Reads a file once with `dd`; the bytes and the time are those it prints.
+pub(crate) fn read(lab: &Lab, file: &Path) -> anyhow::Result<(u64, Duration)> {
+    let mut command = Command::new("dd");
+    command.arg(format!("if={}", file.display())).args(["of=/dev/null", "bs=1M"]).env("LC_ALL", "C");
+    let mut dd = lab.spawn("dd", &mut command)?;
+    dd.wait(RUN_LIMIT)?;
+    dd_result(&dd.last_words())
+}
+
+/// Second reads through a mount that stays: from our cache, and from the kernel's.
+fn warm(plan: Plan, fixture: &Fixture, note: &mut dyn FnMut(&str)) -> anyhow::Result<[Row; 2]> {
+    let prefix = format!("mount.mtu{COPY_MTU}");
+    note(&format!("{prefix}.warm"));
+    let lab = Lab::up(COPY_MTU)?;
+    let share = fixture.directory();
+    let options = ["--ram-cache-mb", L1_MEBIBYTES];
+    let (mounters, absent) = mounter::contenders(&lab, &share, &["sshfs"], &options);
+    let mut kept = Vec::new();
+    for (name, mounter) in mounters {
+        let mount = mounter.and_then(|mounter| KeptMount::start(&lab, fixture, mounter, &name));
+        kept.push((name, mount.map_err(|error| format!("{error:#}"))));
+    }
+    let mut entries: Vec<Entry<'_>> = Vec::new();
+    for (name, mount) in &kept {
+        if name == OURS {
+            entries.push((name.clone(), warm_read(mount, Warmth::Client)));
+        }
+    }
+    let series = alternate(entries, plan, note);
+    let in_l1 = row(format!("{prefix}.warm_l1"), Unit::GigabytesPerSecond, &series, &[], Run::gigabytes_per_second);
+    let mut entries: Vec<Entry<'_>> =
+        kept.iter().map(|(name, mount)| (name.clone(), warm_read(mount, Warmth::Kernel))).collect();
+    let local = LocalRead { lab: &lab, fixture };
+    entries.push(("local".to_owned(), Ok(Box::new(local))));
+    let series = alternate(entries, plan, note);
+    let name = format!("{prefix}.warm_page_cache");
+    let in_kernel = row(name, Unit::GigabytesPerSecond, &series, &absent, Run::gigabytes_per_second);
+    Ok([in_l1, in_kernel])
+}
+
+/// A mount that stays over all runs; it goes with its lab.
+struct KeptMount<'l> {
+    lab: &'l Lab,
+    fixture: &'l Fixture,
+    mounter: Box<dyn Mounter + 'l>,
+    program: Process,
+    mount_point: PathBuf,
+}
+
+impl<'l> KeptMount<'l> {
+    fn start(lab: &'l Lab, fixture: &'l Fixture, mounter: Box<dyn Mounter + 'l>, name: &str) -> anyhow::Result<Self> {
+        let mount_point = lab.mount_point(&format!("mnt-{name}"))?;
+        let program = mounter.mount(lab, &mount_point)?;
+        Ok(Self { lab, fixture, mounter, program, mount_point })
+    }
+
+    fn file(&self) -> PathBuf {
+        self.mount_point.join(fixture::NAME)
+    }
+}
+
+/// Where the bytes of a second read come from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Warmth {
+    /// The mounting program: the kernel's caches are dropped before each read.
+    Client,
+    /// The kernel's page cache.
+    Kernel,
+}
+
+fn warm_read<'l>(mount: &'l Result<KeptMount<'l>, String>, warmth: Warmth) -> anyhow::Result<Box<dyn Contender + 'l>> {
+    match mount {
+        Ok(mount) => Ok(Box::new(WarmRead { mount, warmth })),
+        Err(reason) => bail!("{reason}"),
+    }
+}
+
+struct WarmRead<'l> {
+    mount: &'l KeptMount<'l>,
+    warmth: Warmth,
+}
+
+impl Contender for WarmRead<'_> {
+    /// The read that warms is the one that is checked; what is timed comes from there.
+    fn verify(&mut self) -> anyhow::Result<()> {
+        check_hash(self.mount.lab, &self.mount.file(), self.mount.fixture.hash())
+    }
+
+    fn run(&mut self) -> anyhow::Result<Run> {
+        if self.warmth == Warmth::Client {
+            mounter::drop_kernel_caches()?;
+        }
+        read_watched(self.mount.lab, &self.mount.file(), self.mount.mounter.server(), &self.mount.program)
+    }
+}
+
+/// The same file without a network or a mount of ours.
+struct LocalRead<'l> {
+    lab: &'l Lab,
+    fixture: &'l Fixture,
+}
+
+impl Contender for LocalRead<'_> {
+    fn verify(&mut self) -> anyhow::Result<()> {
+        check_hash(self.lab, &self.fixture.file(), self.fixture.hash())
+    }
+
+    fn run(&mut self) -> anyhow::Result<Run> {
+        let (bytes, elapsed) = read(self.lab, &self.fixture.file())?;
+        let none = Duration::ZERO;
+        Ok(Run { bytes, elapsed, sender_cpu: none, receiver_cpu: none, over_time: Vec::new() })
+    }
+}
+
+/// Cold speed over the size of the file: one mount per round and contender, the files read smallest first.
+fn by_size(plan: Plan, note: &mut dyn FnMut(&str)) -> anyhow::Result<Row> {
+    let name = format!("mount.mtu{COPY_MTU}.by_size");
+    note(&name);
+    let sizes: Vec<u64> =
+        SIZES.into_iter().filter(|&size| plan.scale == Scale::Full || size <= SIZE_MAX_QUICK).collect();
+    let fixtures = fixture::Files::create(&sizes)?;
+    let lab = Lab::up(COPY_MTU)?;
+    let (mounters, absent) = mounter::contenders(&lab, &fixtures.directory(), &mounter::PEERS, &[]);
+    let entries = mounters
+        .into_iter()
+        .map(|(name, mounter)| {
+            let contender = mounter.and_then(|mounter| {
+                let mount_point = lab.mount_point(&format!("mnt-{name}"))?;
+                let contender = BySize { lab: &lab, files: &fixtures, mounter, mount_point };
+                Ok(Box::new(contender) as Box<dyn Contender<Vec<Run>>>)
+            });
+            (name, contender)
+        })
+        .collect();
+    let rounds = Plan { runs: plan.runs.min(SIZE_ROUNDS_MAX), ..plan };
+    let series = alternate(entries, rounds, note);
+    let points: Map<String, Value> = series.iter().filter_map(points).collect();
+    let largest = |runs: &Vec<Run>| runs.last().map_or(f64::NAN, Run::gigabytes_per_second);
+    let row = row(name, Unit::GigabytesPerSecond, &series, &absent, largest);
+    Ok(row.with_curve("points", points.into()))
+}
+
+/// `[bytes, GB/s]` of each size, the median over the rounds.
+fn points(series: &Series<Vec<Run>>) -> Option<(String, Value)> {
+    let rounds = series.runs.as_ref().ok()?;
+    let sizes = rounds.first()?.len();
+    let point = |index: usize| {
+        let speeds: Vec<f64> = rounds.iter().filter_map(|runs| Some(runs.get(index)?.gigabytes_per_second())).collect();
+        Some(json!([rounds.first()?.get(index)?.bytes, Summary::of(&speeds)?.median]))
+    };
+    Some((series.contender.clone(), (0..sizes).filter_map(point).collect()))
+}
+
+/// The runs of all sizes in one round.
+impl super::Outcome for Vec<Run> {
+    /// Each run was held against its own file's length when it was made.
+    fn check(&self, _: Plan) -> anyhow::Result<()> {
+        ensure!(self.iter().all(|run| !run.elapsed.is_zero()), "a run took no time");
+        Ok(())
+    }
+}
+
+struct BySize<'l> {
+    lab: &'l Lab,
+    files: &'l fixture::Files,
+    mounter: Box<dyn Mounter + 'l>,
+    mount_point: PathBuf,
+}
+
+impl Contender<Vec<Run>> for BySize<'_> {
+    fn verify(&mut self) -> anyhow::Result<()> {
+        mounter::with_cold_mount(self.lab, &*self.mounter, &self.mount_point, |_| {
+            self.files
+                .entries()
+                .iter()
+                .try_for_each(|file| check_hash(self.lab, &self.mount_point.join(&file.name), file.hash))
+        })
+    }
+
+    fn run(&mut self) -> anyhow::Result<Vec<Run>> {
+        mounter::with_cold_mount(self.lab, &*self.mounter, &self.mount_point, |_| {
+            let read = |file: &fixture::File| {
+                let (bytes, elapsed) = read(self.lab, &self.mount_point.join(&file.name))?;
+                ensure!(bytes == file.bytes, "{bytes} of {} bytes arrived", file.bytes);
+                let none = Duration::ZERO;
+                Ok(Run { bytes, elapsed, sender_cpu: none, receiver_cpu: none, over_time: Vec::new() })
+            };
+            self.files.entries().iter().map(read).collect()
         })
     }
 }
@@ -174,136 +374,44 @@ impl<C: Copier> Contender for Copy<'_, C> {
     fn run(&mut self) -> anyhow::Result<Run> {
         self.lab.forget_cache(End::Client)?;
         let server = self.copier.server().id();
+        let watch = LinkWatch::start(server)?;
         let before = cpu_time::of_tree(server);
         let ended = self.copier.copy(&self.destination)?.wait(RUN_LIMIT)?;
         let sender_cpu = cpu_time::of_tree(server).saturating_sub(before);
         let (bytes, hash) = fixture::hash_file(&self.destination)?;
+        let over_time = watch.finish(bytes)?;
         fs::remove_file(&self.destination)?;
         ensure!(hash == self.fixture.hash(), "the copy is not the file");
-        Ok(Run { bytes, elapsed: ended.elapsed, sender_cpu, receiver_cpu: ended.cpu })
+        Ok(Run { bytes, elapsed: ended.elapsed, sender_cpu, receiver_cpu: ended.cpu, over_time })
     }
 }
 
-struct OursMount<'l> {
-    lab: &'l Lab,
-    program: PathBuf,
-    host: Host,
-}
-
-impl<'l> OursMount<'l> {
-    fn start(lab: &'l Lab, fixture: &Fixture) -> anyhow::Result<Self> {
-        let program = wormhole::program()?;
-        let host = Host::start(lab, &program, &fixture.directory(), Cores::All)?;
-        Ok(Self { lab, program, host })
-    }
-}
-
-impl Mounter for OursMount<'_> {
-    fn server(&self) -> &Process {
-        &self.host.process
-    }
-
-    fn mount(&self, mount_point: &Path) -> anyhow::Result<Process> {
-        wormhole::mount(self.lab, &self.program, &self.host.code, mount_point)
-    }
-}
-
-impl Copier for OursMount<'_> {
+impl Copier for Ours<'_> {
     fn server(&self) -> &Process {
         &self.host.process
     }
 
     fn copy(&self, destination: &Path) -> anyhow::Result<Process> {
-        wormhole::get(self.lab, &self.program, &self.host.code, fixture::NAME, destination)
+        self.get(fixture::NAME, destination)
     }
 }
 
-/// The SSH peers share a server: sshfs mounts from it, scp copies from it.
-struct Sshfs<'l> {
+struct Scp<'l> {
     lab: &'l Lab,
     ssh: SshServer,
     share: PathBuf,
 }
 
-impl<'l> Sshfs<'l> {
-    fn start(lab: &'l Lab, fixture: &Fixture) -> anyhow::Result<Self> {
-        Ok(Self { lab, ssh: SshServer::start(lab)?, share: fixture.directory() })
-    }
-
-    fn client(&self, program: &str) -> Command {
-        let mut command = self.lab.command(End::Client, None, program);
-        for option in self.ssh.client_options() {
-            command.args(["-o", &option]);
-        }
-        command
-    }
-}
-
-impl Mounter for Sshfs<'_> {
-    fn server(&self) -> &Process {
-        &self.ssh.process
-    }
-
-    fn mount(&self, mount_point: &Path) -> anyhow::Result<Process> {
-        let mut command = self.client("sshfs");
-        command.arg("-f").arg(self.ssh.remote(&self.share)).arg(mount_point);
-        let mut process = self.lab.spawn("sshfs", &mut command)?;
-        mounts::wait_mounted(mount_point, &mut process, STEP_LIMIT)?;
-        Ok(process)
-    }
-}
-
-impl Copier for Sshfs<'_> {
+impl Copier for Scp<'_> {
     fn server(&self) -> &Process {
         &self.ssh.process
     }
 
     fn copy(&self, destination: &Path) -> anyhow::Result<Process> {
-        let mut command = self.client("scp");
+        let mut command = self.ssh.client(self.lab, "scp");
         command.arg("-q").arg(self.ssh.remote(&self.share.join(fixture::NAME))).arg(destination);
         self.lab.spawn("scp", &mut command)
     }
-}
-
-struct Rclone<'l> {
-    lab: &'l Lab,
-    server: Process,
-}
-
-impl<'l> Rclone<'l> {
-    fn start(lab: &'l Lab, fixture: &Fixture) -> anyhow::Result<Self> {
-        let mut command = lab.command(End::Host, None, "rclone");
-        command
-            .args(["serve", "http", "--read-only", "--addr"])
-            .arg(lab.socket(End::Host, RCLONE_PORT).to_string())
-            .arg(fixture.directory());
-        let mut server = lab.spawn("rclone-serve", &mut command)?;
-        server.wait_socket(SocketKind::Tcp, RCLONE_PORT, STEP_LIMIT)?;
-        Ok(Self { lab, server })
-    }
-}
-
-impl Mounter for Rclone<'_> {
-    fn server(&self) -> &Process {
-        &self.server
-    }
-
-    fn mount(&self, mount_point: &Path) -> anyhow::Result<Process> {
-        let mut command = self.lab.command(End::Client, None, "rclone");
-        command
-            .args(["mount", "--read-only", "--http-url"])
-            .arg(format!("http://{}", self.lab.socket(End::Host, RCLONE_PORT)))
-            .arg(":http:")
-            .arg(mount_point);
-        let mut process = self.lab.spawn("rclone-mount", &mut command)?;
-        mounts::wait_mounted(mount_point, &mut process, STEP_LIMIT)?;
-        Ok(process)
-    }
-}
-
-/// Empties the page, dentry and inode caches (proc_sys_vm(5)). The fixture stays: it lives in memory itself.
-fn drop_kernel_caches() -> anyhow::Result<()> {
-    fs::write("/proc/sys/vm/drop_caches", "3").context("cannot drop the kernel's caches")
 }
 
 /// Bytes and time from the last line `dd` prints: `N bytes (…) copied, S s, R GB/s`.

@@ -1,24 +1,36 @@
 //! Bare streams: one stream, one core at each end, no file system in the way of the reader.
 //!
 //! The sender is pinned to core 0 and the receiver to core 1. Ours is `wormhole host --shards 1` and the engine's
-//! client; the peers are quinn in its variants and iperf3 over one TCP connection. All
-//! send from memory and throw away what arrives. iperf3 sends no known content, so only its bytes are counted.
+//! client; the peers are s2n-quic, quinn in its variants, nginx with curl over one TCP connection, encrypted and in
+//! clear, and iperf3. All send from memory and throw away what arrives. iperf3 sends no known content, so only its
+//! bytes are counted.
+//!
+//! The scaling row is another question: N readers at once from a host of N shards, nobody pinned, joining included.
 
+use std::cell::OnceCell;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{Contender, Entry, Plan, RUN_LIMIT, Run, alternate, present, rows};
+use super::{Contender, Entry, Plan, RUN_LIMIT, Run, alternate, present, row, rows};
 use crate::arguments::Mode;
 use crate::cpu_time;
 use crate::fixture::{self, Fixture};
 use crate::lab::{End, Lab};
-use crate::process::{Process, SocketKind};
-use crate::quinn_peer::{self, Settings, Variant};
-use crate::report::{OURS, Row};
+use crate::link::LinkWatch;
+use crate::process::{Ended, Process, SocketKind};
+use crate::quinn_peer::{self, Identity, Settings, Variant};
+use crate::report::{OURS, Row, Unit};
+use crate::s2n_peer;
 use crate::sample::Sample;
+use crate::statistics::Summary;
+use crate::web::{Scheme, WebServer, transfer_of_curl};
 use crate::wormhole::{self, CODE_VARIABLE, Cores, Host};
 
 /// The links measured.
@@ -31,10 +43,16 @@ const SENDER_CORE: usize = 0;
 const RECEIVER_CORE: usize = 1;
 
 /// How long a server may take to listen; quinn's makes 256 MiB of content first.
-const START_LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// The link the scaling row is measured on.
+const SHARDS_MTU: u32 = 1500;
+
+/// The most shards tried: beyond, one link and one reader per shard say little of a machine that large.
+const SHARDS_MAX: usize = 16;
 
 /// The port iperf3 listens on in its namespace.
-const IPERF3_PORT: u16 = 5201;
+pub(crate) const IPERF3_PORT: u16 = 5201;
 
 /// Measures all links; rows come in the order of [`MTUS`], goodput first.
 ///
@@ -47,32 +65,63 @@ pub fn run(plan: Plan, fixture: &Fixture, note: &mut dyn FnMut(&str)) -> anyhow:
     );
     let mut all = Vec::new();
     for mtu in MTUS {
-        let prefix = format!("transport.mtu{mtu}");
-        note(&prefix);
-        let lab = Lab::up(mtu)?;
-        let (mut peers, absent) = present(&["quinn", "quinn-ack-frequency", "quinn-trains", "iperf3"]);
-        let differs = Settings::for_link(mtu, Variant::Trains) != Settings::for_link(mtu, Variant::Plain);
-        peers.retain(|&peer| differs || peer != "quinn-trains");
-        let mut entries: Vec<Entry<'_>> = vec![(OURS.to_owned(), boxed(Ours::start(&lab, fixture)))];
-        for (index, peer) in peers.into_iter().enumerate() {
-            let contender = match peer {
-                "iperf3" => boxed(Iperf3::start(&lab, plan)),
-                quinn => {
-                    let port = quinn_peer::PORT + u16::try_from(index)?;
-                    let variant = match quinn {
-                        "quinn-ack-frequency" => Variant::AckFrequency,
-                        "quinn-trains" => Variant::Trains,
-                        _ => Variant::Plain,
-                    };
-                    boxed(Quinn::start(&lab, plan, mtu, port, variant))
-                }
-            };
-            entries.push((peer.to_owned(), contender));
-        }
-        let series = alternate(entries, plan, note);
-        all.extend(rows(&prefix, ".goodput", &series, &absent));
+        all.extend(goodput(mtu, plan, fixture, note)?);
     }
+    all.push(by_shards(plan, fixture, note)?);
     Ok(all)
+}
+
+/// One stream on a link of `mtu` bytes, ours and every peer.
+///
+/// # Errors
+/// As [`run`].
+pub fn goodput(mtu: u32, plan: Plan, fixture: &Fixture, note: &mut dyn FnMut(&str)) -> anyhow::Result<[Row; 3]> {
+    let prefix = format!("transport.mtu{mtu}");
+    note(&prefix);
+    let lab = Lab::up(mtu)?;
+    let (mut peers, absent) =
+        present(&["s2n-quic", "quinn", "quinn-ack-frequency", "quinn-trains", "https", "http", "iperf3"]);
+    let differs = Settings::for_link(mtu, Variant::Trains) != Settings::for_link(mtu, Variant::Plain);
+    peers.retain(|&peer| differs || peer != "quinn-trains");
+    let web = OnceCell::new();
+    let mut entries: Vec<Entry<'_>> = vec![(OURS.to_owned(), boxed(Ours::start(&lab, fixture)))];
+    for peer in peers {
+        let contender = match peer {
+            "iperf3" => boxed(Iperf3::start(&lab, plan)),
+            "http" => boxed(Curl::start(&lab, fixture, &web, Scheme::Http)),
+            "https" => boxed(Curl::start(&lab, fixture, &web, Scheme::Https)),
+            "s2n-quic" => boxed(Quic::start_s2n(&lab, plan, mtu)),
+            "quinn-ack-frequency" => boxed(Quic::start_quinn(&lab, plan, mtu, Variant::AckFrequency)),
+            "quinn-trains" => boxed(Quic::start_quinn(&lab, plan, mtu, Variant::Trains)),
+            _ => boxed(Quic::start_quinn(&lab, plan, mtu, Variant::Plain)),
+        };
+        entries.push((peer.to_owned(), contender));
+    }
+    let series = alternate(entries, plan, note);
+    Ok(rows(&prefix, ".goodput", &series, &absent))
+}
+
+/// All bytes of N readers at once from a host of N shards, for every N up to the number of cores.
+fn by_shards(plan: Plan, fixture: &Fixture, note: &mut dyn FnMut(&str)) -> anyhow::Result<Row> {
+    let name = format!("transport.mtu{SHARDS_MTU}.shards");
+    note(&name);
+    let cores = std::thread::available_parallelism()?.get().min(SHARDS_MAX);
+    let mut points = Vec::new();
+    let mut last = Vec::new();
+    for count in 1..=cores {
+        // One after the other, since hosts of all sizes at once would share the cores; each in a lab of its own, since
+        // a killed host's port is only free once the kernel has taken its ring down.
+        let lab = Lab::up(SHARDS_MTU)?;
+        let readers = Readers::start(&lab, fixture, count);
+        let whole = Plan { bytes: plan.bytes * count as u64, ..plan };
+        last = alternate(vec![(OURS.to_owned(), boxed(readers))], whole, note);
+        if let Some(Ok(runs)) = last.first().map(|series| &series.runs) {
+            let speeds: Vec<f64> = runs.iter().map(Run::gigabytes_per_second).collect();
+            points.extend(Summary::of(&speeds).map(|summary| json!([count, summary.median])));
+        }
+    }
+    let row = row(name, Unit::GigabytesPerSecond, &last, &[], Run::gigabytes_per_second);
+    Ok(row.with_curve("points", points.into()))
 }
 
 fn boxed<'l, C: Contender + 'l>(made: anyhow::Result<C>) -> anyhow::Result<Box<dyn Contender + 'l>> {
@@ -81,13 +130,20 @@ fn boxed<'l, C: Contender + 'l>(made: anyhow::Result<C>) -> anyhow::Result<Box<d
 
 /// Runs a client of this program that prints a [`Sample`], and adds the server's CPU time to it.
 fn sampled(lab: &Lab, label: &str, command: &mut Command, server: &Process) -> anyhow::Result<Run> {
+    let watch = LinkWatch::start(server.id())?;
     let before = cpu_time::of_tree(server.id());
     let mut client = lab.spawn(label, command)?;
     client.wait(RUN_LIMIT)?;
     let sender_cpu = cpu_time::of_tree(server.id()).saturating_sub(before);
     let output = client.output()?;
     let sample = Sample::from_line(output.trim())?;
-    Ok(Run { bytes: sample.bytes, elapsed: sample.elapsed, sender_cpu, receiver_cpu: sample.receiver_cpu })
+    Ok(Run {
+        bytes: sample.bytes,
+        elapsed: sample.elapsed,
+        sender_cpu,
+        receiver_cpu: sample.receiver_cpu,
+        over_time: watch.finish(sample.bytes)?,
+    })
 }
 
 struct Ours<'l> {
@@ -105,25 +161,32 @@ impl<'l> Ours<'l> {
     }
 
     fn client(&self, mode: Mode) -> anyhow::Result<Command> {
-        let own = std::env::current_exe()?;
-        let mut command = self.lab.command(End::Client, Some(RECEIVER_CORE), own);
-        command
-            .args(["__client", mode.word()])
-            .arg(self.lab.socket(End::Host, wormhole::PORT).to_string())
-            .args([fixture::NAME, &self.fixture.bytes().to_string()])
-            .env(CODE_VARIABLE, &self.host.code);
-        Ok(command)
+        our_client(self.lab, Some(RECEIVER_CORE), mode, self.fixture, &self.host.code)
     }
+}
+
+fn our_client(lab: &Lab, core: Option<usize>, mode: Mode, fixture: &Fixture, code: &str) -> anyhow::Result<Command> {
+    let own = std::env::current_exe()?;
+    let mut command = lab.command(End::Client, core, own);
+    command
+        .args(["__client", mode.word()])
+        .arg(lab.socket(End::Host, wormhole::PORT).to_string())
+        .args([fixture::NAME, &fixture.bytes().to_string()])
+        .env(CODE_VARIABLE, code);
+    Ok(command)
+}
+
+fn check_hash(output: &str, fixture: &Fixture) -> anyhow::Result<()> {
+    let hash = blake3::Hash::from_hex(output.trim()).context("the client printed no hash")?;
+    ensure!(hash == fixture.hash(), "the bytes that arrived are not the file's");
+    Ok(())
 }
 
 impl Contender for Ours<'_> {
     fn verify(&mut self) -> anyhow::Result<()> {
         let mut client = self.lab.spawn("ours-verify", &mut self.client(Mode::Verify)?)?;
         client.wait(RUN_LIMIT)?;
-        let output = client.output()?;
-        let hash = blake3::Hash::from_hex(output.trim()).context("the client printed no hash")?;
-        ensure!(hash == self.fixture.hash(), "the bytes that arrived are not the file's");
-        Ok(())
+        check_hash(&client.output()?, self.fixture)
     }
 
     fn run(&mut self) -> anyhow::Result<Run> {
@@ -132,37 +195,107 @@ impl Contender for Ours<'_> {
     }
 }
 
-struct Quinn<'l> {
+/// N of our readers at once.
+struct Readers<'l> {
+    lab: &'l Lab,
+    fixture: &'l Fixture,
+    host: Host,
+    count: usize,
+}
+
+impl<'l> Readers<'l> {
+    fn start(lab: &'l Lab, fixture: &'l Fixture, count: usize) -> anyhow::Result<Self> {
+        let program = wormhole::program()?;
+        let host = Host::start(lab, &program, &fixture.directory(), Cores::Shards(count))?;
+        Ok(Self { lab, fixture, host, count })
+    }
+
+    fn outputs(&self, mode: Mode) -> anyhow::Result<Vec<String>> {
+        let mut readers = (0..self.count)
+            .map(|_| {
+                let mut command = our_client(self.lab, None, mode, self.fixture, &self.host.code)?;
+                self.lab.spawn("ours-reader", &mut command)
+            })
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        readers
+            .iter_mut()
+            .map(|reader| {
+                reader.wait(RUN_LIMIT)?;
+                Ok(reader.output()?)
+            })
+            .collect()
+    }
+}
+
+impl Contender for Readers<'_> {
+    fn verify(&mut self) -> anyhow::Result<()> {
+        self.outputs(Mode::Verify)?.iter().try_for_each(|output| check_hash(output, self.fixture))
+    }
+
+    fn run(&mut self) -> anyhow::Result<Run> {
+        let server = self.host.process.id();
+        let before = cpu_time::of_tree(server);
+        let started = Instant::now();
+        let outputs = self.outputs(Mode::Read)?;
+        let elapsed = started.elapsed();
+        let sender_cpu = cpu_time::of_tree(server).saturating_sub(before);
+        let samples =
+            outputs.iter().map(|output| Sample::from_line(output.trim())).collect::<anyhow::Result<Vec<_>>>()?;
+        Ok(Run {
+            bytes: samples.iter().map(|sample| sample.bytes).sum(),
+            elapsed,
+            sender_cpu,
+            receiver_cpu: samples.iter().map(|sample| sample.receiver_cpu).sum(),
+            over_time: Vec::new(),
+        })
+    }
+}
+
+/// s2n-quic, or quinn in one of its variants: a server and a client inside this program.
+struct Quic<'l> {
     lab: &'l Lab,
     bytes: u64,
     server: Process,
-    identity: quinn_peer::Identity,
-    port: u16,
-    flags: [String; 4],
+    identity: Identity,
+    address: SocketAddr,
+    client: &'static str,
+    flags: Vec<String>,
 }
 
-impl<'l> Quinn<'l> {
-    fn start(lab: &'l Lab, plan: Plan, mtu: u32, port: u16, variant: Variant) -> anyhow::Result<Self> {
-        let identity = quinn_peer::Identity::create(lab.directory(), &format!("quinn-{port}"))?;
-        let flags = ["--mtu", &mtu.to_string(), "--variant", variant.word()].map(str::to_owned);
+impl<'l> Quic<'l> {
+    fn start_quinn(lab: &'l Lab, plan: Plan, mtu: u32, variant: Variant) -> anyhow::Result<Self> {
+        let flags = vec!["--mtu".to_owned(), mtu.to_string(), "--variant".to_owned(), variant.word().to_owned()];
+        Self::start(lab, plan, ["__quinn-server", "__quinn-client"], quinn_peer::port(variant), flags)
+    }
+
+    fn start_s2n(lab: &'l Lab, plan: Plan, mtu: u32) -> anyhow::Result<Self> {
+        let flags = vec!["--mtu".to_owned(), mtu.to_string()];
+        Self::start(lab, plan, ["__s2n-server", "__s2n-client"], s2n_peer::PORT, flags)
+    }
+
+    fn start(
+        lab: &'l Lab,
+        plan: Plan,
+        [server, client]: [&'static str; 2],
+        port: u16,
+        flags: Vec<String>,
+    ) -> anyhow::Result<Self> {
+        let identity = Identity::create(lab.directory(), &format!("quic-{port}"))?;
+        let address = lab.socket(End::Host, port);
         let own = std::env::current_exe()?;
         let mut command = lab.command(End::Host, Some(SENDER_CORE), own);
-        command
-            .arg("__quinn-server")
-            .arg(lab.socket(End::Host, port).to_string())
-            .args([&identity.certificate, &identity.key])
-            .args(&flags);
-        let mut server = lab.spawn("quinn-server", &mut command)?;
+        command.arg(server).arg(address.to_string()).args([&identity.certificate, &identity.key]).args(&flags);
+        let mut server = lab.spawn("quic-server", &mut command)?;
         server.wait_socket(SocketKind::Udp, port, START_LIMIT)?;
-        Ok(Self { lab, bytes: plan.bytes, server, identity, port, flags })
+        Ok(Self { lab, bytes: plan.bytes, server, identity, address, client, flags })
     }
 
     fn client(&self, mode: Mode) -> anyhow::Result<Command> {
         let own = std::env::current_exe()?;
         let mut command = self.lab.command(End::Client, Some(RECEIVER_CORE), own);
         command
-            .args(["__quinn-client", mode.word()])
-            .arg(self.lab.socket(End::Host, self.port).to_string())
+            .args([self.client, mode.word()])
+            .arg(self.address.to_string())
             .arg(&self.identity.certificate)
             .arg(self.bytes.to_string())
             .args(&self.flags);
@@ -170,17 +303,94 @@ impl<'l> Quinn<'l> {
     }
 }
 
-impl Contender for Quinn<'_> {
+impl Contender for Quic<'_> {
     fn verify(&mut self) -> anyhow::Result<()> {
-        let mut client = self.lab.spawn("quinn-verify", &mut self.client(Mode::Verify)?)?;
+        let mut client = self.lab.spawn("quic-verify", &mut self.client(Mode::Verify)?)?;
         client.wait(RUN_LIMIT)?;
         Ok(())
     }
 
     fn run(&mut self) -> anyhow::Result<Run> {
         let mut command = self.client(Mode::Read)?;
-        sampled(self.lab, "quinn-read", &mut command, &self.server)
+        sampled(self.lab, "quic-read", &mut command, &self.server)
     }
+}
+
+/// nginx and curl.
+struct Curl<'l> {
+    lab: &'l Lab,
+    fixture: &'l Fixture,
+    server: Rc<WebServer>,
+    scheme: Scheme,
+}
+
+impl<'l> Curl<'l> {
+    fn start(
+        lab: &'l Lab,
+        fixture: &'l Fixture,
+        web: &OnceCell<Rc<WebServer>>,
+        scheme: Scheme,
+    ) -> anyhow::Result<Self> {
+        let server = match web.get() {
+            Some(server) => Rc::clone(server),
+            None => {
+                let server = Rc::new(WebServer::start(lab, &fixture.directory(), Some(SENDER_CORE))?);
+                Rc::clone(web.get_or_init(|| server))
+            }
+        };
+        Ok(Self { lab, fixture, server, scheme })
+    }
+
+    fn transfer(&self, destination: &Path) -> anyhow::Result<(Ended, u64, Duration)> {
+        let mut command = self.server.curl(self.lab, Some(RECEIVER_CORE), self.scheme, fixture::NAME, destination);
+        let mut curl = self.lab.spawn("curl", &mut command)?;
+        let ended = curl.wait(RUN_LIMIT)?;
+        let (bytes, elapsed) = transfer_of_curl(&curl.output()?)?;
+        Ok((ended, bytes, elapsed))
+    }
+}
+
+impl Contender for Curl<'_> {
+    fn verify(&mut self) -> anyhow::Result<()> {
+        let destination = self.fixture.destination("curl");
+        self.transfer(&destination)?;
+        let (_, hash) = fixture::hash_file(&destination)?;
+        fs::remove_file(&destination)?;
+        ensure!(hash == self.fixture.hash(), "the bytes that arrived are not the file's");
+        Ok(())
+    }
+
+    fn run(&mut self) -> anyhow::Result<Run> {
+        let server = self.server.process.id();
+        let watch = LinkWatch::start(server)?;
+        let before = cpu_time::of_tree(server);
+        let (ended, bytes, elapsed) = self.transfer(Path::new("/dev/null"))?;
+        let sender_cpu = cpu_time::of_tree(server).saturating_sub(before);
+        Ok(Run { bytes, elapsed, sender_cpu, receiver_cpu: ended.cpu, over_time: watch.finish(bytes)? })
+    }
+}
+
+/// One connection from an iperf3 server; the client's program receives.
+pub(crate) fn iperf3_client(lab: &Lab, core: Option<usize>, bytes: u64) -> Command {
+    let mut command = lab.command(End::Client, core, "iperf3");
+    command
+        .args(["--client", &lab.socket(End::Host, IPERF3_PORT).ip().to_string()])
+        .args(["--port", &IPERF3_PORT.to_string()])
+        .args(["--bytes", &bytes.to_string()])
+        // The server sends, as everywhere in this suite.
+        .args(["--reverse", "--json"]);
+    command
+}
+
+/// An iperf3 server at the host's end.
+pub(crate) fn iperf3_server(lab: &Lab, core: Option<usize>) -> anyhow::Result<Process> {
+    let mut command = lab.command(End::Host, core, "iperf3");
+    command
+        .args(["--server", "--bind", &lab.socket(End::Host, IPERF3_PORT).ip().to_string()])
+        .args(["--port", &IPERF3_PORT.to_string()]);
+    let mut server = lab.spawn("iperf3-server", &mut command)?;
+    server.wait_socket(SocketKind::Tcp, IPERF3_PORT, START_LIMIT)?;
+    Ok(server)
 }
 
 struct Iperf3<'l> {
@@ -191,12 +401,7 @@ struct Iperf3<'l> {
 
 impl<'l> Iperf3<'l> {
     fn start(lab: &'l Lab, plan: Plan) -> anyhow::Result<Self> {
-        let mut command = lab.command(End::Host, Some(SENDER_CORE), "iperf3");
-        command
-            .args(["--server", "--bind", &End::Host.address().to_string()])
-            .args(["--port", &IPERF3_PORT.to_string()]);
-        let mut server = lab.spawn("iperf3-server", &mut command)?;
-        server.wait_socket(SocketKind::Tcp, IPERF3_PORT, START_LIMIT)?;
+        let server = iperf3_server(lab, Some(SENDER_CORE))?;
         Ok(Self { lab, bytes: plan.bytes, server })
     }
 }
@@ -208,14 +413,9 @@ impl Contender for Iperf3<'_> {
     }
 
     fn run(&mut self) -> anyhow::Result<Run> {
+        let watch = LinkWatch::start(self.server.id())?;
         let before = cpu_time::of_tree(self.server.id());
-        let mut command = self.lab.command(End::Client, Some(RECEIVER_CORE), "iperf3");
-        command
-            .args(["--client", &End::Host.address().to_string()])
-            .args(["--port", &IPERF3_PORT.to_string()])
-            .args(["--bytes", &self.bytes.to_string()])
-            // The server sends, as everywhere in this suite.
-            .args(["--reverse", "--json"]);
+        let mut command = iperf3_client(self.lab, Some(RECEIVER_CORE), self.bytes);
         let mut client = self.lab.spawn("iperf3-client", &mut command)?;
         let ended = client.wait(RUN_LIMIT)?;
         let sender_cpu = cpu_time::of_tree(self.server.id()).saturating_sub(before);
@@ -228,18 +428,19 @@ impl Contender for Iperf3<'_> {
             elapsed: scale(elapsed),
             sender_cpu: scale(sender_cpu),
             receiver_cpu: scale(ended.cpu),
+            over_time: watch.finish(received)?,
         })
     }
 }
 
 // Both are below 2^53.
 #[expect(clippy::cast_precision_loss, reason = "see above")]
-fn share(part: u64, whole: u64) -> f64 {
+pub(crate) fn share(part: u64, whole: u64) -> f64 {
     part as f64 / whole as f64
 }
 
 /// Bytes received and the time they took, from iperf3's JSON.
-fn iperf3_result(output: &str) -> anyhow::Result<(u64, Duration)> {
+pub(crate) fn iperf3_result(output: &str) -> anyhow::Result<(u64, Duration)> {
     let report: Value = serde_json::from_str(output).context("iperf3 printed no JSON")?;
     if let Some(error) = report["error"].as_str() {
         anyhow::bail!("iperf3: {error}");

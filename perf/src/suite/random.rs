@@ -1,0 +1,177 @@
+//! Small reads in random order through a mount that is cold: how long one takes, and how many go at once.
+//!
+//! Reads of 4 KiB by direct I/O, so that the kernel's page cache helps nobody. Each load has a fresh mount. In the
+//! first loads no two blocks lie within 64 KiB, so that every read is cold, whatever a mount fetches besides; the dense
+//! ones read every block once, as fio does, and there a mount that fetches more than it is asked for gains. Every block is compared with the file's. The first byte after an open is taken over many
+//! small files, each opened for the first time, and then for the second.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+
+use super::mount::check_hash;
+use super::mounter::{self, Mounter};
+use super::{Contender, Outcome, Plan, RUN_LIMIT, Scale, alternate, row, typical};
+use crate::fixture::{self, Fixture};
+use crate::lab::Lab;
+use crate::random_load::{LoadResult, Pattern};
+use crate::report::{Row, Unit};
+use crate::tree::{self, Shape};
+
+/// The link measured.
+pub const MTU: u32 = 1500;
+
+/// Reads in flight in the load that is about their number.
+const DEPTH: u16 = 32;
+
+/// How long each load lasts.
+const LOAD_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long each load of a quick run lasts.
+const LOAD_LIMIT_QUICK: Duration = Duration::from_secs(2);
+
+/// The folder of small files whose first bytes are read.
+const FIRST: &str = "first";
+
+/// Small files: enough for a median that one slow answer does not move.
+const FIRST_FILES: usize = 100;
+
+/// The length of each.
+const FIRST_BYTES: usize = 64 << 10;
+
+/// Measures on one link.
+///
+/// # Errors
+/// If no lab or no fixture can be made. What goes wrong with one contender stands in its rows.
+pub fn run(plan: Plan, note: &mut dyn FnMut(&str)) -> anyhow::Result<Vec<Row>> {
+    let prefix = format!("random.mtu{MTU}");
+    note(&prefix);
+    let fixture = Fixture::create(plan.bytes)?;
+    tree::create(&fixture.directory().join(FIRST), Shape::Wide { folders: 1, files: FIRST_FILES }, FIRST_BYTES)?;
+    let lab = Lab::up(MTU)?;
+    let (mounters, absent) = mounter::contenders(&lab, &fixture.directory(), &mounter::PEERS, &[]);
+    let limit = match plan.scale {
+        Scale::Full => LOAD_LIMIT,
+        Scale::Quick => LOAD_LIMIT_QUICK,
+    };
+    let entries = mounters
+        .into_iter()
+        .map(|(name, mounter)| {
+            let contender = mounter.and_then(|mounter| {
+                let mount_point = lab.mount_point(&format!("mnt-{name}"))?;
+                let contender = RandomReads { lab: &lab, fixture: &fixture, mounter, mount_point, limit, seed: 0 };
+                Ok(Box::new(contender) as Box<dyn Contender<RandomRun>>)
+            });
+            (name, contender)
+        })
+        .collect();
+    let series = alternate(entries, plan, note);
+    let row = |name: &str, unit: Unit, quantity: &dyn Fn(&RandomRun) -> f64| {
+        row(format!("{prefix}.{name}"), unit, &series, &absent, quantity)
+    };
+    let micros = Unit::Microseconds;
+    let one_median = |run: &RandomRun| run.one.latencies.at(50.0);
+    let many_rate = |run: &RandomRun| run.many.reads_per_second();
+    let rate = Unit::OperationsPerSecond;
+    Ok(vec![
+        row("qd1_p50", micros, &one_median)
+            .with_curve("percentiles", typical(&series, one_median, |run| run.one.latencies.to_json())),
+        row("qd1_p90", micros, &|run| run.one.latencies.at(90.0)),
+        row("qd1_p99", micros, &|run| run.one.latencies.at(99.0)),
+        row("qd1_p999", micros, &|run| run.one.latencies.at(99.9)),
+        row("qd32_iops", rate, &many_rate)
+            .with_curve("percentiles", typical(&series, many_rate, |run| run.many.latencies.to_json())),
+        row("qd32_p50", micros, &|run| run.many.latencies.at(50.0)),
+        row("qd32_p99", micros, &|run| run.many.latencies.at(99.0)),
+        row("qd1_dense_p50", micros, &|run| run.one_dense.latencies.at(50.0)),
+        row("qd1_dense_p99", micros, &|run| run.one_dense.latencies.at(99.0)),
+        row("qd32_dense_iops", rate, &|run| run.many_dense.reads_per_second()),
+        row("first_byte_cold", micros, &|run| run.first_cold_us),
+        row("first_byte_warm", micros, &|run| run.first_warm_us),
+    ])
+}
+
+/// One round of one contender.
+#[derive(Clone, Debug)]
+struct RandomRun {
+    one: LoadResult,
+    many: LoadResult,
+    one_dense: LoadResult,
+    many_dense: LoadResult,
+    first_cold_us: f64,
+    first_warm_us: f64,
+}
+
+impl Outcome for RandomRun {
+    fn check(&self, _: Plan) -> anyhow::Result<()> {
+        let loads = [&self.one, &self.many, &self.one_dense, &self.many_dense];
+        ensure!(loads.iter().all(|load| load.reads > 0), "not one block was read");
+        Ok(())
+    }
+}
+
+struct RandomReads<'l> {
+    lab: &'l Lab,
+    fixture: &'l Fixture,
+    mounter: Box<dyn Mounter + 'l>,
+    mount_point: PathBuf,
+    limit: Duration,
+    seed: u64,
+}
+
+impl RandomReads<'_> {
+    fn load(&self, pattern: Pattern, depth: u16) -> anyhow::Result<LoadResult> {
+        let arguments = [
+            "__random".into(),
+            self.mount_point.join(fixture::NAME),
+            self.fixture.file(),
+            pattern.word().into(),
+            depth.to_string().into(),
+            self.limit.as_millis().to_string().into(),
+            self.seed.to_string().into(),
+        ];
+        let line = self.cold(&arguments).with_context(|| format!("{} reads, {depth} at once", pattern.word()))?;
+        LoadResult::from_line(&line)
+    }
+
+    /// Runs this program with `arguments` beside a mount that is cold, and returns its line.
+    fn cold(&self, arguments: &[PathBuf]) -> anyhow::Result<String> {
+        mounter::with_cold_mount(self.lab, &*self.mounter, &self.mount_point, |_| {
+            let mut command = Command::new(std::env::current_exe()?);
+            let mut process = self.lab.spawn("load", command.args(arguments))?;
+            process.wait(RUN_LIMIT)?;
+            Ok(process.output()?.trim().to_owned())
+        })
+    }
+}
+
+impl Contender<RandomRun> for RandomReads<'_> {
+    /// Every block is checked where it is timed, so this is the whole file once, in order.
+    fn verify(&mut self) -> anyhow::Result<()> {
+        mounter::with_cold_mount(self.lab, &*self.mounter, &self.mount_point, |_| {
+            check_hash(self.lab, &self.mount_point.join(fixture::NAME), self.fixture.hash())
+        })
+    }
+
+    fn run(&mut self) -> anyhow::Result<RandomRun> {
+        self.seed += 1;
+        let first = self.mount_point.join(FIRST).join("folder-0000");
+        let one = self.load(Pattern::Spread, 1)?;
+        let many = self.load(Pattern::Spread, DEPTH)?;
+        let one_dense = self.load(Pattern::Dense, 1)?;
+        let many_dense = self.load(Pattern::Dense, DEPTH)?;
+        let line: Value = serde_json::from_str(&self.cold(&["__first-bytes".into(), first])?)?;
+        let number = |key: &str| line[key].as_f64().with_context(|| format!("no {key}"));
+        Ok(RandomRun {
+            one,
+            many,
+            one_dense,
+            many_dense,
+            first_cold_us: number("cold_us")?,
+            first_warm_us: number("warm_us")?,
+        })
+    }
+}
