@@ -38,7 +38,7 @@ impl Latencies {
         self.0.len()
     }
 
-    /// `[percentile, microseconds]` at each of [`CURVE`]'s points.
+    /// `[percentile, microseconds]` at each point of the curve.
     pub fn curve(&self) -> Vec<[f64; 2]> {
         CURVE.map(|percentile| [percentile, microseconds(self.0.value_at_percentile(percentile))]).to_vec()
     }

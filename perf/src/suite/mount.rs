@@ -5,7 +5,8 @@
 //! The receiver's CPU time is the mounting program's, its `ssh` included, without the reader.
 //!
 //! Warm in L1 is a second read with the kernel's caches dropped but the mount left as it is; warm in the page cache is
-//! a third with nothing dropped, beside the same read of a local file.
+//! a third with nothing dropped, beside the same read of a local file. That one lies on tmpfs, whose small pages are
+//! copied slower than the large ones of a mount's page cache, so that a mount may well be ahead.
 //!
 //! Copies write to memory and are timed from start to exit, connection included; each copy is hashed.
 
