@@ -78,7 +78,7 @@ pub const PEERS: [Peer; 14] = [
         role: "copy over SSH, aes128-gcm",
         source: Source::Programs(&[("rsync", "rsync"), SSH[0], SSH[1]]),
     },
-    Peer { name: "local", role: "the same file or folder without a network", source: Source::BuiltIn },
+    Peer { name: "local", role: "the same file or folder without a network, in clear", source: Source::BuiltIn },
     Peer {
         name: "fio",
         role: "no contender: checks the load generator of the random suite",
@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn peers_in_clear_say_so_in_their_role() {
         let clear: Vec<_> = PEERS.iter().map(|peer| peer.name).filter(|name| is_in_clear(name)).collect();
-        assert_eq!(clear, ["iperf3", "rclone"]);
+        assert_eq!(clear, ["http", "iperf3", "rclone-http", "local"]);
         assert!(!is_in_clear("a peer of another release"));
     }
 

@@ -122,6 +122,13 @@ impl Row {
         self
     }
 
+    /// The same row with `[x, y]` points for each contender, `x` in `x_unit` and `y` in the row's.
+    #[must_use]
+    pub fn with_points(mut self, x_unit: &str, points: Map<String, Value>) -> Self {
+        self.curves.insert("x_unit".to_owned(), x_unit.into());
+        self.with_curve("points", points.into())
+    }
+
     fn ours(&self) -> Option<Summary> {
         self.figures.iter().find(|figure| figure.contender == OURS)?.summary()
     }

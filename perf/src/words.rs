@@ -3,12 +3,29 @@
 use crate::report::OURS;
 
 /// Words of row names that read better spelled out; any other word stands for itself.
-const WORDS: [(&str, &str); 7] = [
+const WORDS: [(&str, &str); 24] = [
     ("goodput", "Goodput, one stream"),
     ("cpu_sender", "CPU per GB, sending"),
     ("cpu_receiver", "CPU per GB, receiving"),
     ("sequential_cold", "Sequential read, cold"),
     ("sequential_warm", "Sequential read, warm"),
+    ("warm_l1", "Sequential read, warm in memory, kernel caches dropped"),
+    ("warm_page_cache", "Sequential read, warm in the kernel"),
+    ("by_size", "Sequential read of files by size"),
+    ("shards", "All readers of a host, by shards"),
+    ("qd1_p50", "4 KiB reads one at a time, median"),
+    ("qd1_p90", "4 KiB reads one at a time, p90"),
+    ("qd1_p99", "4 KiB reads one at a time, p99"),
+    ("qd1_p999", "4 KiB reads one at a time, p99.9"),
+    ("qd32_iops", "4 KiB reads, 32 at once"),
+    ("qd32_p50", "4 KiB reads, 32 at once, median"),
+    ("qd32_p99", "4 KiB reads, 32 at once, p99"),
+    ("walk_10k_cold", "Walk of 10,000 entries, cold"),
+    ("walk_10k_warm", "Walk of 10,000 entries, warm"),
+    ("walk_deep_cold", "Walk of a deep tree, cold"),
+    ("stat_storm", "stat, cached"),
+    ("open_storm", "open and close"),
+    ("read_tree", "Reading all files through a mount"),
     ("first_byte_cold", "First byte after open, cold"),
     ("first_byte_warm", "First byte after open, warm"),
 ];
@@ -17,7 +34,15 @@ const WORDS: [(&str, &str); 7] = [
 const ABBREVIATIONS: [&str; 6] = ["cpu", "io", "lan", "quic", "tcp", "wan"];
 
 /// First words of row names, as headings.
-const SECTIONS: [(&str, &str); 3] = [("transport", "Bare streams"), ("mount", "Through a mount"), ("get", "Copying")];
+const SECTIONS: [(&str, &str); 7] = [
+    ("transport", "Bare streams"),
+    ("mount", "Through a mount"),
+    ("get", "Copying"),
+    ("random", "Random access through a mount"),
+    ("metadata", "Names and attributes"),
+    ("smallfiles", "Many small files"),
+    ("cpu", "CPU and memory"),
+];
 
 /// Names longer than this are cut in charts, where nothing can wrap; tables have them whole.
 const CHART_NAME_CHARS_MAX: usize = 22;

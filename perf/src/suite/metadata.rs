@@ -221,9 +221,9 @@ fn mount_rows(prefix: &str, sizes: &[Sized]) -> Vec<Row> {
     let our_sizes: Vec<Sized> = sizes.iter().map(|(files, series)| (*files, ours(series))).collect();
     vec![
         row(format!("{prefix}.mount_{name}"), Unit::Milliseconds, largest, &[], time)
-            .with_curve("points", points(sizes, time)),
+            .with_points("files", points(sizes, time)),
         row(format!("{prefix}.mount_{name}_memory"), Unit::Mebibytes, &ours(largest), &[], memory)
-            .with_curve("points", points(&our_sizes, memory)),
+            .with_points("files", points(&our_sizes, memory)),
     ]
 }
 
@@ -233,7 +233,7 @@ fn ours(series: &[Series<MountingRun>]) -> Vec<Series<MountingRun>> {
 }
 
 /// `[files, median]` for each share and contender.
-fn points(sizes: &[Sized], quantity: impl Fn(&MountingRun) -> f64) -> Value {
+fn points(sizes: &[Sized], quantity: impl Fn(&MountingRun) -> f64) -> Map<String, Value> {
     let mut points: Map<String, Value> = Map::new();
     for (files, all) in sizes {
         for series in all {
@@ -245,7 +245,7 @@ fn points(sizes: &[Sized], quantity: impl Fn(&MountingRun) -> f64) -> Value {
             }
         }
     }
-    points.into()
+    points
 }
 
 /// One mount: how long it took, and what the mounting program then holds.
@@ -320,7 +320,7 @@ mod tests {
             (20, vec![of("ours", &[5]), Series { contender: "sshfs".into(), runs: Err("no".into()) }]),
         ];
         let found = points(&sizes, |run| milliseconds(run.elapsed));
-        assert_eq!(found, json!({"ours": [[10, 2.0], [20, 5.0]], "sshfs": [[10, 9.0]]}));
+        assert_eq!(Value::from(found), json!({"ours": [[10, 2.0], [20, 5.0]], "sshfs": [[10, 9.0]]}));
         let rows = mount_rows("metadata.mtu1500", &sizes);
         assert_eq!(
             rows.iter().map(|row| row.name.as_str()).collect::<Vec<_>>(),

@@ -306,7 +306,7 @@ fn by_size(plan: Plan, note: &mut dyn FnMut(&str)) -> anyhow::Result<Row> {
     let points: Map<String, Value> = series.iter().filter_map(points).collect();
     let largest = |runs: &Vec<Run>| runs.last().map_or(f64::NAN, Run::gigabytes_per_second);
     let row = row(name, Unit::GigabytesPerSecond, &series, &absent, largest);
-    Ok(row.with_curve("points", points.into()))
+    Ok(row.with_points("bytes", points))
 }
 
 /// `[bytes, GB/s]` of each size, the median over the rounds.

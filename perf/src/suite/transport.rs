@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{Contender, Entry, Plan, RUN_LIMIT, Run, alternate, present, row, rows};
 use crate::arguments::Mode;
@@ -121,7 +121,7 @@ fn by_shards(plan: Plan, fixture: &Fixture, note: &mut dyn FnMut(&str)) -> anyho
         }
     }
     let row = row(name, Unit::GigabytesPerSecond, &last, &[], Run::gigabytes_per_second);
-    Ok(row.with_curve("points", points.into()))
+    Ok(row.with_points("shards", Map::from_iter([(OURS.to_owned(), points.into())])))
 }
 
 fn boxed<'l, C: Contender + 'l>(made: anyhow::Result<C>) -> anyhow::Result<Box<dyn Contender + 'l>> {
