@@ -397,15 +397,3 @@ fn a_link_that_was_copied_leads_nobody_out() {
         assert_eq!(taken.is_some(), kind == Kind::File && !with_part, "{name}");
     }
 }
-
-#[test]
-fn one_name_that_is_two_things_leads_nobody_out() {
-    for kinds in [[Kind::Symlink, Kind::Directory], [Kind::Directory, Kind::Symlink]] {
-        let lab = Lab::new();
-        let names = kinds.map(|kind| named("d", kind));
-        let inside = [named("small", Kind::File), named("big", Kind::File)];
-        for _ in 0..2 {
-            lab.get(&lab.path("outside"), &[(b"", &names), (b"d", &inside)]);
-        }
-    }
-}

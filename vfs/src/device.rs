@@ -24,8 +24,8 @@ const READ_BUFFER_BYTES: usize = REQUEST_BYTES_MAX as usize + 4096;
 /// The oldest protocol that knows requests through io_uring (Linux 6.14).
 const MINOR_MIN: u32 = 42;
 
-/// Parts of one answer that go to the kernel in one call: a read of 1 MiB from small frames has 17. More are joined.
-const PARTS_MAX: usize = 32;
+/// Parts of one answer that one call takes (`IOV_MAX`); a read of 1 MiB from small frames has 17, and a header.
+const PARTS_MAX: usize = 1024;
 
 /// The device of one mount, shared by whoever reads it or owes it an answer.
 #[derive(Debug)]
@@ -117,7 +117,7 @@ impl Greeting {
             flags: wished & self.offer.flags,
             max_background: settings.max_background,
             max_write: REQUEST_BYTES_MAX,
-            max_pages: u16::try_from(REQUEST_BYTES_MAX / 4096).expect("256 pages"),
+            max_pages: u16::try_from(REQUEST_BYTES_MAX as usize / rustix::param::page_size()).expect("256 at most"),
         });
         let header = abi::out_header(self.unique, 0, out.len());
         device.write(&[IoSlice::new(&header), IoSlice::new(&out)])
@@ -145,11 +145,20 @@ impl AsFd for Stop {
     }
 }
 
+/// Why nothing is read from the device any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The mount is gone.
+    Gone,
+    /// The session is to end.
+    Told,
+}
+
 /// Serves what comes by the device until the mount or the session ends.
 ///
 /// # Errors
 /// What the kernel says; `ECONNABORTED` is one of the ways in which a mount ends.
-pub(crate) fn serve<B: Backend>(device: &Arc<Device>, edge: &Edge<B>, stop: &Stop) -> io::Result<()> {
+pub(crate) fn serve<B: Backend>(device: &Arc<Device>, edge: &Edge<B>, stop: &Stop) -> io::Result<End> {
     rustix::fs::fcntl_setfl(device.as_fd(), OFlags::NONBLOCK)?;
     let mut buffer = vec![0; READ_BUFFER_BYTES];
     loop {
@@ -157,7 +166,8 @@ pub(crate) fn serve<B: Backend>(device: &Arc<Device>, edge: &Edge<B>, stop: &Sto
             Ok(size) => size,
             Err(error) => match error.raw_os_error() {
                 Some(libc::EAGAIN) if wait(device, stop)? => continue,
-                Some(libc::EAGAIN | libc::ENODEV) => return Ok(()),
+                Some(libc::EAGAIN) => return Ok(End::Told),
+                Some(libc::ENODEV) => return Ok(End::Gone),
                 // ENOENT: whoever asked went away before the request was read.
                 Some(libc::EINTR | libc::ENOENT) => continue,
                 _ => return Err(error),
@@ -171,7 +181,7 @@ pub(crate) fn serve<B: Backend>(device: &Arc<Device>, edge: &Edge<B>, stop: &Sto
                 let pending = Pending { device: Arc::clone(device), unique: request.header.unique, is_sent: false };
                 edge.serve(request, Owed::Device(pending));
                 if is_last {
-                    return Ok(());
+                    return Ok(End::Gone);
                 }
             }
         }
@@ -201,12 +211,7 @@ pub(crate) struct Pending {
 impl Pending {
     pub(crate) fn answer<'a>(mut self, parts: impl Iterator<Item = &'a [u8]>) {
         let mut parts: Vec<IoSlice<'_>> = std::iter::once(IoSlice::new(&[])).chain(parts.map(IoSlice::new)).collect();
-        let joined;
-        if parts.len() > PARTS_MAX {
-            joined = parts.iter().flat_map(|part| part.iter().copied()).collect::<Vec<u8>>();
-            parts.truncate(1);
-            parts.push(IoSlice::new(&joined));
-        }
+        debug_assert!(parts.len() <= PARTS_MAX, "one call takes no more");
         let header = abi::out_header(self.unique, 0, parts.iter().map(|part| part.len()).sum());
         parts[0] = IoSlice::new(&header);
         self.send(&parts);

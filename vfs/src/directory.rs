@@ -21,7 +21,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::call::{CallId, DirEntry};
 use crate::errno::Errno;
@@ -116,8 +116,6 @@ pub(crate) struct DirHandle {
     /// Whether a listing began with the pages held.
     has_begun: bool,
     pub(crate) waiting: Vec<Listing>,
-    /// When the kernel must be told to forget the listing that it keeps, should this still be open then.
-    pub(crate) expires_at: Option<Instant>,
 }
 
 /// A page asked for.
@@ -178,26 +176,26 @@ impl From<DirPlusReply> for ListReply {
 
 impl DirHandle {
     pub(crate) fn new(ino: u64) -> Self {
-        Self {
-            ino,
-            pages: VecDeque::new(),
-            fetching: Vec::new(),
-            has_begun: false,
-            waiting: Vec::new(),
-            expires_at: None,
-        }
+        Self { ino, pages: VecDeque::new(), fetching: Vec::new(), has_begun: false, waiting: Vec::new() }
     }
 
-    /// A listing begins at the start: as rewinddir(3) wants, not with what was listed before.
+    /// A listing begins at the start: as rewinddir(3) wants, not with what was listed before. Returns how old it is.
     ///
-    /// The page fetched ahead when the directory was opened serves the first one.
-    pub(crate) fn begin(&mut self) {
+    /// The page fetched ahead when the directory was opened serves the first one, unless it is older than `age_max`.
+    pub(crate) fn begin(&mut self, now: Instant, age_max: Duration) -> Instant {
         if std::mem::replace(&mut self.has_begun, true) {
             self.pages.clear();
             for fetch in &mut self.fetching {
                 fetch.is_stale = true;
             }
         }
+        self.pages.retain(|page| now.saturating_duration_since(page.at) < age_max);
+        self.pages.iter().map(|page| page.at).min().unwrap_or(now)
+    }
+
+    /// A listing goes on, perhaps from what the kernel had: its pages are none of a later one.
+    pub(crate) fn go_on(&mut self) {
+        self.has_begun = true;
     }
 
     /// Finds what follows at an offset of [`OFFSET_FIRST`] or more.

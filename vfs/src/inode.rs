@@ -36,8 +36,21 @@ pub(crate) struct Inode {
     pub(crate) cached_version: Option<u64>,
     /// Open handles of the file.
     pub(crate) handles: Vec<u64>,
-    /// When the listing in the kernel's cache began, if a directory may have one there.
-    pub(crate) listed_at: Option<Instant>,
+    /// The listing that the kernel may have of a directory in its cache.
+    pub(crate) kept_listing: Option<KeptListing>,
+    /// Open handles of the directory.
+    pub(crate) open_directories: u32,
+    /// When the kernel is told to forget that listing, where a handle is open that could be rewound to it.
+    pub(crate) expires_at: Option<Instant>,
+}
+
+/// A listing in the kernel's cache.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KeptListing {
+    /// When the oldest of it came from the host, or was asked for.
+    pub(crate) since: Instant,
+    /// Whether it was told to its end.
+    pub(crate) is_whole: bool,
 }
 
 /// Attributes, and how far they can be trusted.
@@ -164,7 +177,7 @@ impl InodeTable {
                     // The number went to another file: nothing known of the old one holds.
                     inode.id = id;
                     inode.cached_version = None;
-                    inode.listed_at = None;
+                    inode.kept_listing = None;
                     inode.handles.clear();
                 }
                 inode.seen = entry.seen;
@@ -260,7 +273,9 @@ impl Inode {
             children: 0,
             cached_version: None,
             handles: Vec::new(),
-            listed_at: None,
+            kept_listing: None,
+            open_directories: 0,
+            expires_at: None,
         }
     }
 }

@@ -24,7 +24,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use self::slot::Returns;
 use self::sys::{Memory, Thread};
-use self::worker::Worker;
+use self::worker::{Registered, Worker};
 use crate::device::{self, Device, Greeting, Stop};
 use crate::fuse::{Backend, InitSettings, REQUEST_BYTES_MAX};
 use crate::serve::Edge;
@@ -66,7 +66,7 @@ pub(crate) fn offered() -> Result<(), RingUnavailable> {
 pub(crate) struct OwnSession {
     // The threads end before the device is closed: `run` waits for them, and so does dropping them.
     workers: Vec<Thread>,
-    reader: Option<JoinHandle<io::Result<()>>>,
+    reader: Option<JoinHandle<io::Result<device::End>>>,
     stop: Arc<Stop>,
     device: Arc<Device>,
 }
@@ -98,12 +98,15 @@ impl OwnSession {
         };
         greeting.accept(&device, settings, prepared.is_ok())?;
         let mut session = Self { workers: Vec::new(), reader: None, stop, device };
-        let outcome = prepared.and_then(|prepared| {
-            let queues = prepared.queues;
-            let (workers, registered) = prepared.go();
-            session.workers = workers;
-            registered.map(|()| queues).map_err(|error| RingUnavailable::Refused(Some(error)))
-        });
+        let outcome = match prepared {
+            Ok(prepared) => {
+                let queues = prepared.queues;
+                let (workers, registered) = prepared.go();
+                session.workers = workers;
+                registered?.map(|()| queues).map_err(|error| RingUnavailable::Refused(Some(error)))
+            }
+            Err(error) => Err(error),
+        };
         let reader = {
             let (device, edge, stop) = (Arc::clone(&session.device), edge.clone(), Arc::clone(&session.stop));
             move || {
@@ -125,14 +128,24 @@ impl OwnSession {
     /// # Errors
     /// The first failure; `ECONNABORTED` is one of the ways in which a mount ends.
     pub(crate) fn run(mut self) -> io::Result<()> {
-        let mut outcome = Ok(());
+        let mut end = Ok(device::End::Told);
         if let Some(reader) = self.reader.take() {
-            outcome = reader.join().unwrap_or_else(|_| Err(io::Error::other("the thread at the device panicked")));
+            end = reader.join().unwrap_or_else(|_| Err(io::Error::other("the thread at the device panicked")));
         }
+        let mut outcome = Ok(());
         for worker in std::mem::take(&mut self.workers) {
             outcome = outcome.and(worker.join());
         }
-        outcome
+        match end? {
+            // An answer that meets the end of its connection is refused in more than one way.
+            device::End::Gone => {
+                if let Err(error) = outcome {
+                    tracing::debug!(%error, "a ring ended with its connection");
+                }
+                Ok(())
+            }
+            device::End::Told => outcome,
+        }
     }
 }
 
@@ -155,7 +168,7 @@ impl Drop for StopAtEnd {
 struct Prepared {
     /// Dropped without a word, it ends the threads; so it stands before them, who are waited for.
     go: Vec<Sender<()>>,
-    registered: Receiver<io::Result<()>>,
+    registered: Receiver<io::Result<Registered>>,
     workers: Vec<Thread>,
     queues: usize,
 }
@@ -190,6 +203,7 @@ impl Prepared {
                     };
                     let mut worker = Worker { commands, queues: share.queues, edge, returns, answered };
                     let _heard = ready.try_send(Ok(()));
+                    drop(ready);
                     if gone.recv().is_err() {
                         return Ok(());
                     }
@@ -208,15 +222,18 @@ impl Prepared {
         Ok(prepared)
     }
 
-    /// Has the threads register with the kernel; says whether all could.
-    fn go(self) -> (Vec<Thread>, io::Result<()>) {
+    /// Has the threads register with the kernel; says whether it took all entries.
+    fn go(self) -> (Vec<Thread>, io::Result<Registered>) {
         for go in &self.go {
             let _heard = go.try_send(());
         }
-        let mut outcome = Ok(());
+        let mut outcome = Ok(Ok(()));
         for _ in 0..self.workers.len() {
             let one = self.registered.recv().unwrap_or_else(|_| Err(io::Error::other("a ring's thread panicked")));
-            outcome = outcome.and(one);
+            outcome = match (outcome, one) {
+                (Ok(all), Ok(one)) => Ok(all.and(one)),
+                (Err(error), _) | (_, Err(error)) => Err(error),
+            };
         }
         (self.workers, outcome)
     }

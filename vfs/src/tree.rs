@@ -46,7 +46,7 @@ pub struct TreeOptions {
     pub entry_ttl: Duration,
     /// Time to live of a name's absence; zero for none.
     pub negative_ttl: Duration,
-    /// How old a listing in the kernel's cache may be when a directory is opened or rewound.
+    /// How old a listing in the kernel's cache may be when a directory is opened or rewound; above zero.
     pub listing_ttl: Duration,
     /// User and group shown as the owner of every file; `None` for the host's own.
     pub owner: Option<(u32, u32)>,
@@ -104,7 +104,7 @@ pub struct Tree {
     inodes: InodeTable,
     files: OpenFiles,
     dirs: Arena<DirHandle>,
-    /// The handles with a time to expire, by that time.
+    /// The inodes with a time to expire, by that time; at most one for each directory that is open.
     expiries: BTreeSet<(Instant, u64)>,
     listed: Listed,
     pending: Arena<Pending>,
@@ -241,11 +241,8 @@ impl Tree {
             pending.error(errno);
         }
         self.expiries.clear();
-        for dir in self.dirs.iter_mut() {
-            dir.expires_at = None;
-            for listing in dir.drop_work() {
-                listing.reply.error(errno);
-            }
+        for listing in self.dirs.iter_mut().flat_map(DirHandle::drop_work) {
+            listing.reply.error(errno);
         }
         for read in self.reads.drain(..) {
             read.reply.error(errno);
@@ -264,11 +261,11 @@ impl Tree {
 
     /// Has the kernel forget the listings that are too old and that somebody may rewind to.
     pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some(&(at, dh)) = self.expiries.first()
+        while let Some(&(at, ino)) = self.expiries.first()
             && at <= now
         {
             self.expiries.pop_first();
-            self.expire(now, dh);
+            self.expire(now, ino);
         }
     }
 
@@ -304,11 +301,16 @@ impl Tree {
                 assert!(file.size == size || (!inode.seen.is_whole && file.size > size));
             }
         }
-        for (dh, dir) in self.dirs.iter() {
+        for (_, dir) in self.dirs.iter() {
             dir.check_invariants();
-            assert!(dir.expires_at.is_none_or(|at| self.expiries.contains(&(at, dh))));
         }
-        assert_eq!(self.expiries.len(), self.dirs.iter().filter(|(_, dir)| dir.expires_at.is_some()).count());
+        for inode in self.inodes.iter() {
+            let is_due = |at| self.failed.is_some() || self.expiries.contains(&(at, inode.id.ino));
+            assert!(inode.expires_at.is_none_or(is_due));
+            let can_be_rewound_to = inode.kept_listing.is_some() && inode.open_directories > 0;
+            assert!(inode.expires_at.is_some() || !can_be_rewound_to);
+        }
+        assert!(self.expiries.len() <= OPEN_DIRECTORIES_MAX);
         assert!(self.reads.len() <= READS_QUEUED_MAX);
         let asked = self.calls.iter().filter(|(_, call)| !matches!(call, Call::Close { .. }));
         for (id, call) in asked {

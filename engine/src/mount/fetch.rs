@@ -219,7 +219,8 @@ impl Fetches {
         let length = end - op.offset;
         let call = client.call(now, node, Ask::Read { file, offset: op.offset, length });
         let length = usize::try_from(length).expect("below RANDOM_BYTES_MAX");
-        let bytes = self.spare.pop().unwrap_or_default();
+        let mut bytes = self.spare.pop().unwrap_or_default();
+        bytes.reserve_exact(length);
         self.scattered.insert(call, Scattered { reply: op.reply, ino: op.ino, version: op.version, bytes, length });
     }
 

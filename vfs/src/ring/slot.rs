@@ -60,7 +60,7 @@ impl Returns {
     }
 
     fn give(&self, answered: Answered) {
-        // Where the thread is gone so is the connection, and nobody waits for the answer.
+        // Where the thread is gone the session ends, and its connection with it: whoever waits is told then.
         if self.answered.try_send(answered).is_err() {
             return;
         }

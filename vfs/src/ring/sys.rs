@@ -166,7 +166,7 @@ pub(super) enum Completion {
     /// A request lies in the entry.
     Delivered(Lease),
     /// The kernel did not take the entry, or gave it back without a request.
-    Refused(Lease, io::Error),
+    Refused(io::Error),
     /// Another thread has given an answer.
     Woken,
     /// The session ends.
@@ -271,7 +271,7 @@ impl Commands {
                 let lease = Lease { memory: Arc::clone(&self.memory), index };
                 match entry.result() {
                     0.. => Completion::Delivered(lease),
-                    error => Completion::Refused(lease, io::Error::from_raw_os_error(-error)),
+                    error => Completion::Refused(io::Error::from_raw_os_error(-error)),
                 }
             }
         })

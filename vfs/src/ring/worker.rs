@@ -12,9 +12,8 @@ use crate::fuse::Backend;
 use crate::owed::Owed;
 use crate::serve::Edge;
 
-/// Tries to register an entry that the kernel answers with `EAGAIN`. It does so until it has taken the INIT answer,
-/// which is before the write of that answer returns; a few are for what we do not know.
-const REGISTER_TRIES_MAX: usize = 100;
+/// Whether the kernel took the entries, or what it refused one with.
+pub(super) type Registered = Result<(), io::Error>;
 
 /// See the module.
 pub(super) struct Worker<B> {
@@ -27,34 +26,28 @@ pub(super) struct Worker<B> {
 }
 
 impl<B: Backend> Worker<B> {
-    /// Offers every entry to the kernel.
+    /// Offers every entry to the kernel; says what it refused one with, since it uses the device then.
     ///
     /// # Errors
-    /// What the kernel refused one with: it then uses the device instead, or the entries it has.
-    pub(super) fn register(&mut self, leases: Vec<Lease>) -> io::Result<()> {
-        let mut refused = Ok(());
-        let mut left = leases;
-        for _ in 0..REGISTER_TRIES_MAX {
-            for lease in left.drain(..) {
-                let queue = self.queues[lease.index()];
-                self.commands.register(lease, queue);
-            }
-            self.commands.submit_and_wait(0)?;
-            // A request may be here before all entries are.
-            while let Some(completion) = self.commands.pop() {
-                match completion {
-                    Completion::Refused(lease, error) if error.raw_os_error() == Some(libc::EAGAIN) => left.push(lease),
-                    Completion::Refused(_, error) => refused = Err(error),
-                    Completion::Delivered(lease) => self.serve(lease),
-                    Completion::Woken | Completion::Stop => unreachable!("nothing else is armed yet"),
-                }
-            }
-            if left.is_empty() {
-                return refused;
-            }
-            std::thread::yield_now();
+    /// What kept an entry from the kernel otherwise: it would wait for that entry for ever. `EAGAIN` is among them: it
+    /// means that INIT is not answered, which it is before anything is registered.
+    pub(super) fn register(&mut self, leases: Vec<Lease>) -> io::Result<Registered> {
+        for lease in leases {
+            let queue = self.queues[lease.index()];
+            self.commands.register(lease, queue);
         }
-        Err(rustix::io::Errno::AGAIN.into())
+        self.commands.submit_and_wait(0)?;
+        let mut registered = Ok(());
+        // A request may be here before all entries are.
+        while let Some(completion) = self.commands.pop() {
+            match completion {
+                Completion::Refused(error) if error.raw_os_error() == Some(libc::EAGAIN) => return Err(error),
+                Completion::Refused(error) => registered = Err(error),
+                Completion::Delivered(lease) => self.serve(lease),
+                Completion::Woken | Completion::Stop => unreachable!("nothing else is armed yet"),
+            }
+        }
+        Ok(registered)
     }
 
     /// Serves until the session ends.
@@ -75,7 +68,7 @@ impl<B: Backend> Worker<B> {
                     Completion::Delivered(lease) => self.serve(lease),
                     Completion::Woken => self.commands.arm_wake(self.returns.wake()),
                     Completion::Stop => return Ok(()),
-                    Completion::Refused(_, error) => match error.raw_os_error() {
+                    Completion::Refused(error) => match error.raw_os_error() {
                         // The connection is going; the reader of the device learns of it, too, and ends the session.
                         Some(libc::ENOTCONN | libc::ECONNABORTED | libc::ECANCELED) => {}
                         // This entry is lost to its queue, which must not dry up under the processes that use it.

@@ -12,7 +12,7 @@ use crate::directory::{
     offset_after,
 };
 use crate::errno::Errno;
-use crate::inode::{InodeTable, remaining};
+use crate::inode::{InodeTable, KeptListing, remaining};
 use crate::listed::Listed;
 use crate::reply::{Added, EmptyReply, OpenReply};
 
@@ -22,71 +22,92 @@ pub const OPEN_DIRECTORIES_MAX: usize = 4096;
 
 /// What became of filling a reply.
 enum Filled {
-    /// It goes out; the page at this cursor is likely to be wanted next.
-    Send { ahead: Option<u64> },
+    /// It goes out; the page at this cursor is likely to be wanted next, unless this is the end.
+    Send { ahead: Option<u64>, is_end: bool },
     /// The page at this cursor is needed first.
     Wait { cursor: u64 },
 }
 
 impl Tree {
     pub(super) fn opendir(&mut self, now: Instant, ino: u64, reply: OpenReply) {
-        let listing_ttl = self.options.listing_ttl;
-        let is_fresh = |at: Instant| now.saturating_duration_since(at) < listing_ttl;
-        let keep_cache = match self.inodes.get_mut(ino) {
-            Ok(inode) if inode.seen.attr.kind == FileKind::Directory => {
-                inode.listed_at = inode.listed_at.filter(|&at| is_fresh(at));
-                inode.listed_at.is_some()
-            }
+        match self.inodes.get(ino) {
+            Ok(inode) if inode.seen.attr.kind == FileKind::Directory => {}
             Ok(_) => return reply.error(Errno::ENOTDIR),
             Err(errno) => return reply.error(errno),
-        };
-        match self.dirs.insert(DirHandle::new(ino)) {
-            Ok(dh) => {
-                self.let_expire(now, dh);
-                if !keep_cache {
-                    // Who opens a directory lists it. If this cannot be asked now, the listing tells.
-                    let _ = self.ask_page(dh, 0);
-                }
-                reply.opened_directory(dh, keep_cache);
-            }
-            Err(_) => reply.error(Errno::ENFILE),
         }
+        let Ok(dh) = self.dirs.insert(DirHandle::new(ino)) else { return reply.error(Errno::ENFILE) };
+        let listing_ttl = self.options.listing_ttl;
+        let inode = self.inodes.get_mut(ino).expect("found above");
+        inode.open_directories += 1;
+        let is_good = |kept: &KeptListing| kept.is_whole && now.saturating_duration_since(kept.since) < listing_ttl;
+        let keep_cache = inode.kept_listing.as_ref().is_some_and(is_good);
+        if keep_cache {
+            self.arm(ino);
+        } else {
+            // The kernel drops what it has with the reply.
+            self.forget_kept(ino);
+            // Who opens a directory lists it. If this cannot be asked now, the listing tells.
+            let _ = self.ask_page(dh, 0);
+        }
+        reply.opened_directory(dh, keep_cache);
     }
 
-    /// From now on the kernel may keep what this handle lists: a while, then it is told to forget it.
-    ///
-    /// For a handle that is closed by then there is no need: whoever opens the directory next decides.
-    fn let_expire(&mut self, now: Instant, dh: u64) {
-        if let Some(dir) = self.dirs.get_mut(dh)
-            && dir.expires_at.is_none()
+    /// Sets the time at which the kernel is told to forget a directory's listing, as long as one who has it open could
+    /// rewind to it. Where nobody has, whoever opens it next decides.
+    fn arm(&mut self, ino: u64) {
+        if let Ok(inode) = self.inodes.get_mut(ino)
+            && inode.open_directories > 0
+            && inode.expires_at.is_none()
+            && let Some(kept) = inode.kept_listing
         {
-            let at = now + self.options.listing_ttl;
-            dir.expires_at = Some(at);
-            self.expiries.insert((at, dh));
+            let at = kept.since + self.options.listing_ttl;
+            inode.expires_at = Some(at);
+            self.expiries.insert((at, ino));
         }
     }
 
-    /// Has the kernel forget the listing of a directory that is still open, so that a rewind lists anew.
-    pub(super) fn expire(&mut self, now: Instant, dh: u64) {
-        let Some(dir) = self.dirs.get_mut(dh) else { return };
-        let ino = dir.ino;
-        dir.expires_at = None;
+    fn disarm(&mut self, ino: u64) {
+        if let Ok(inode) = self.inodes.get_mut(ino)
+            && let Some(at) = inode.expires_at.take()
+        {
+            self.expiries.remove(&(at, ino));
+        }
+    }
+
+    fn forget_kept(&mut self, ino: u64) {
+        self.disarm(ino);
         if let Ok(inode) = self.inodes.get_mut(ino) {
-            inode.listed_at = None;
-            if !self.notify(ino, NoticeScope::Data) {
-                self.let_expire(now, dh);
-            }
+            inode.kept_listing = None;
+        }
+    }
+
+    /// Has the kernel forget the listing of a directory that is open, so that a rewind lists anew.
+    pub(super) fn expire(&mut self, now: Instant, ino: u64) {
+        let Ok(inode) = self.inodes.get_mut(ino) else { return };
+        if inode.expires_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.forget_kept(ino);
+        if !self.notify(ino, NoticeScope::Data)
+            && let Ok(inode) = self.inodes.get_mut(ino)
+        {
+            // Too much waits to be told: once more in a while.
+            inode.kept_listing = Some(KeptListing { since: now, is_whole: false });
+            self.arm(ino);
         }
     }
 
     pub(super) fn releasedir(&mut self, dh: u64, reply: EmptyReply) {
         match self.dirs.remove(dh) {
             Some(mut dir) => {
-                if let Some(at) = dir.expires_at {
-                    self.expiries.remove(&(at, dh));
-                }
                 for listing in dir.drop_work() {
                     listing.reply.error(Errno::EBADF);
+                }
+                if let Ok(inode) = self.inodes.get_mut(dir.ino) {
+                    inode.open_directories = inode.open_directories.saturating_sub(1);
+                    if inode.open_directories == 0 {
+                        self.disarm(dir.ino);
+                    }
                 }
                 reply.ok();
             }
@@ -98,12 +119,14 @@ impl Tree {
         match self.dirs.get_mut(dh) {
             Some(dir) if dir.ino == ino => {
                 if offset == 0 {
-                    dir.begin();
-                    // The kernel asks for the start only where its cache has none.
+                    let since = dir.begin(now, self.options.listing_ttl);
+                    // The kernel adds to what it has; it may ask for the start again while it keeps an older one.
                     if let Ok(inode) = self.inodes.get_mut(ino) {
-                        inode.listed_at = Some(now);
+                        inode.kept_listing.get_or_insert(KeptListing { since, is_whole: false });
                     }
-                    self.let_expire(now, dh);
+                    self.arm(ino);
+                } else {
+                    dir.go_on();
                 }
                 let listing = Listing { offset, has_any: false, has_entries: false, reply };
                 self.list(now, dh, listing);
@@ -142,7 +165,10 @@ impl Tree {
     /// Fills a reply and sends it, or lets it wait for the page it needs.
     fn list(&mut self, now: Instant, dh: u64, mut listing: Listing) {
         match self.fill(now, dh, &mut listing) {
-            Ok(Filled::Send { ahead }) => {
+            Ok(Filled::Send { ahead, is_end }) => {
+                if is_end {
+                    self.on_end(dh);
+                }
                 if let Some(cursor) = ahead {
                     // Not being able to ask ahead hurts nobody.
                     let _ = self.ask_page(dh, cursor);
@@ -155,6 +181,16 @@ impl Tree {
                 Err(errno) => listing.reply.error(errno),
             },
             Err(errno) => listing.reply.error(errno),
+        }
+    }
+
+    /// A listing was told to its end.
+    fn on_end(&mut self, dh: u64) {
+        if let Some(dir) = self.dirs.get(dh)
+            && let Ok(inode) = self.inodes.get_mut(dir.ino)
+            && let Some(kept) = &mut inode.kept_listing
+        {
+            kept.is_whole = true;
         }
     }
 
@@ -210,7 +246,8 @@ impl Filler<'_> {
                 Position::Missing if !listing.has_entries => {
                     return Ok(Filled::Wait { cursor: cursor_at(listing.offset) });
                 }
-                Position::End | Position::Missing => return Ok(Filled::Send { ahead }),
+                Position::End => return Ok(Filled::Send { ahead: None, is_end: true }),
+                Position::Missing => return Ok(Filled::Send { ahead, is_end: false }),
             };
             ahead = page.next_cursor();
             for entry in entries {
@@ -221,7 +258,7 @@ impl Filler<'_> {
                     }
                     Ok(Added::Full) => return full(listing, ahead),
                     // Those before it are counted by now and must reach the kernel.
-                    Err(_) if listing.has_any => return Ok(Filled::Send { ahead }),
+                    Err(_) if listing.has_any => return Ok(Filled::Send { ahead, is_end: false }),
                     Err(errno) => return Err(errno),
                 }
             }
@@ -279,5 +316,5 @@ impl Filler<'_> {
 
 /// A reply that takes no more goes out; one that took nothing is too small for any entry.
 fn full(listing: &Listing, ahead: Option<u64>) -> Result<Filled, Errno> {
-    if listing.has_any { Ok(Filled::Send { ahead }) } else { Err(Errno::EINVAL) }
+    if listing.has_any { Ok(Filled::Send { ahead, is_end: false }) } else { Err(Errno::EINVAL) }
 }

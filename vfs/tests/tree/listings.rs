@@ -166,25 +166,99 @@ fn what_was_only_opened_is_not_taken_for_listed() {
     assert!(!open_root(&mut rig).1);
 }
 
+/// Lets the time come at which the kernel is told to forget a listing; what it is told.
+fn expire(rig: &mut Rig) -> Vec<(u64, NoticeScope)> {
+    let due = rig.tree.poll_timeout().expect("the kernel has a listing that will be too old");
+    assert!(due > rig.now && due <= rig.now + LISTING_TTL);
+    rig.now = due;
+    rig.tree.handle_timeout(rig.now);
+    rig.settle();
+    assert_eq!(rig.tree.poll_timeout(), None, "once is enough");
+    std::mem::take(&mut rig.notices)
+}
+
 #[test]
 fn a_directory_that_stays_open_is_not_rewound_to_an_old_listing() {
     let mut rig = rig(2);
     let (dh, _) = open_root(&mut rig);
-    rig.list(ROOT_INO, dh, 4096);
+    assert_eq!(rig.tree.poll_timeout(), None, "nothing was listed yet");
     for _ in 0..2 {
-        let due = rig.tree.poll_timeout().expect("the kernel has a listing that will be too old");
-        assert!(due <= rig.now + LISTING_TTL);
-        rig.now = due;
-        rig.tree.handle_timeout(rig.now);
-        rig.settle();
-        assert_eq!(std::mem::take(&mut rig.notices), [(ROOT_INO, NoticeScope::Data)]);
-        assert_eq!(rig.tree.poll_timeout(), None, "once is enough");
+        // The kernel asks again, and has another listing.
+        rig.list(ROOT_INO, dh, 4096);
+        assert_eq!(expire(&mut rig), [(ROOT_INO, NoticeScope::Data)]);
         let (other, keep_cache) = open_root(&mut rig);
         assert!(!keep_cache, "who opens it now lists anew, too");
         rig.releasedir(other).unwrap();
-        // The kernel asks again, and has another listing.
-        rig.list(ROOT_INO, dh, 4096);
     }
+}
+
+#[test]
+fn nor_to_one_that_somebody_else_has_listed_meanwhile() {
+    let mut rig = rig(2);
+    let (held, _) = open_root(&mut rig);
+    rig.list(ROOT_INO, held, 4096);
+    expire(&mut rig);
+    rig.pass(TTL);
+    let (other, _) = open_root(&mut rig);
+    rig.list(ROOT_INO, other, 4096);
+    rig.releasedir(other).unwrap();
+    assert_eq!(expire(&mut rig), [(ROOT_INO, NoticeScope::Data)], "the kernel serves the rewind of the first from it");
+}
+
+#[test]
+fn a_listing_that_is_kept_for_another_open_grows_no_older() {
+    let mut rig = rig(2);
+    let (first, _) = open_root(&mut rig);
+    rig.list(ROOT_INO, first, 4096);
+    rig.releasedir(first).unwrap();
+    let listed_at = rig.now;
+    rig.pass(LISTING_TTL - MOMENT);
+    assert!(open_root(&mut rig).1);
+    expire(&mut rig);
+    assert_eq!(rig.now, listed_at + LISTING_TTL);
+}
+
+#[test]
+fn a_part_of_a_listing_is_not_kept() {
+    let mut rig = rig(7);
+    let (first, _) = open_root(&mut rig);
+    rig.readdir(ROOT_INO, first, 0, 3 * ONE).unwrap();
+    rig.releasedir(first).unwrap();
+    assert!(!open_root(&mut rig).1, "the kernel would add to it what is listed now");
+}
+
+#[test]
+fn the_page_asked_by_an_open_is_not_listed_when_it_is_old() {
+    let mut rig = rig(2);
+    let (dh, _) = open_root(&mut rig);
+    rig.take_asked();
+    rig.pass(LISTING_TTL - MOMENT);
+    rig.list(ROOT_INO, dh, 4096);
+    assert_eq!(rig.take_asked(), [], "still young enough");
+    expire(&mut rig);
+    let (late, _) = open_root(&mut rig);
+    rig.take_asked();
+    rig.pass(LISTING_TTL);
+    rig.list(ROOT_INO, late, 4096);
+    assert_eq!(cursors(&rig.take_asked()), [0]);
+}
+
+#[test]
+fn a_rewind_after_a_start_from_the_kernels_cache_lists_anew() {
+    let mut rig = rig(7);
+    let (first, _) = open_root(&mut rig);
+    let entries = rig.readdir(ROOT_INO, first, 0, 4096).unwrap();
+    rig.list(ROOT_INO, first, 4096);
+    let (second, keep_cache) = open_root(&mut rig);
+    assert!(keep_cache);
+    // The kernel had the start, and lost the rest.
+    let middle = entries[4].offset;
+    let rest = rig.readdir(ROOT_INO, second, middle, 4096).unwrap();
+    assert!(!rest.is_empty());
+    for index in 0..7 {
+        rig.host.unlink(ROOT_INO, &name(index));
+    }
+    assert_eq!(rig.list(ROOT_INO, second, 4096), names(0));
 }
 
 #[test]
