@@ -4,7 +4,7 @@
 //! there must be of the right kind, finite and within the bounds below: a file is not trusted because it ends in
 //! `.json`. Nothing here measures or writes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::Path;
 
@@ -12,6 +12,7 @@ use anyhow::{Context as _, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::peers;
 use crate::report::OURS;
 use crate::statistics::Summary;
 
@@ -92,6 +93,9 @@ pub struct RecordedRow {
     /// Peers that are not installed, each with the packages it needs.
     #[serde(default)]
     pub absent: BTreeMap<String, String>,
+    /// Contenders that moved their bytes unencrypted; older reports leave it out.
+    #[serde(default)]
+    in_clear: Option<BTreeSet<String>>,
     /// Why contenders failed, all in one sentence.
     #[serde(default)]
     pub failed: Option<String>,
@@ -186,6 +190,14 @@ impl RecordedRow {
         }
     }
 
+    /// Whether that contender moved its bytes unencrypted when this row was measured.
+    pub fn is_in_clear(&self, contender: &str) -> bool {
+        match &self.in_clear {
+            Some(names) => names.contains(contender),
+            None => peers::is_in_clear(contender),
+        }
+    }
+
     /// Every contender with a figure, ours first, then the peers from best to worst.
     pub fn contenders(&self) -> Vec<(&str, f64)> {
         let mut peers: Vec<(&str, f64)> = self.peers.iter().map(|(name, &value)| (name.as_str(), value)).collect();
@@ -256,7 +268,8 @@ impl RecordedRow {
     }
 
     fn ensure_bounded(&self) -> anyhow::Result<()> {
-        let contenders = [self.peers.len(), self.spread.len(), self.absent.len(), self.failures.len()];
+        let in_clear = self.in_clear.as_ref().map_or(0, BTreeSet::len);
+        let contenders = [self.peers.len(), self.spread.len(), self.absent.len(), self.failures.len(), in_clear];
         let curves = [&self.series, &self.percentiles, &self.points];
         let most = contenders
             .into_iter()
@@ -310,6 +323,7 @@ mod tests {
         assert_eq!(row.spread_of("quinn"), Some(Spread { min: 1.0, max: 1.5, mad: 0.0 }));
         assert_eq!(row.failures(), [("scp", "check: no route; gave up: twice")]);
         assert_eq!(row.absent["iperf3"], "iperf3");
+        assert!(row.in_clear.is_some());
     }
 
     #[test]
@@ -392,6 +406,14 @@ mod tests {
         assert!(failed.we_failed());
         assert!(!row(json!({"name": "n", "unit": "GB/s", "ours": 1.0})).we_failed());
         assert!(row(json!({"name": "n", "unit": "GB/s"})).we_failed());
+    }
+
+    #[test]
+    fn a_row_says_itself_who_does_not_encrypt() {
+        let told = row(json!({"name": "n", "unit": "GB/s", "in_clear": ["a peer of another release"]}));
+        assert!(told.is_in_clear("a peer of another release") && !told.is_in_clear("iperf3"));
+        let old = row(json!({"name": "n", "unit": "GB/s"}));
+        assert!(old.is_in_clear("iperf3") && !old.is_in_clear("quinn"));
     }
 
     #[test]

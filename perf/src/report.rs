@@ -3,7 +3,7 @@
 //! A row is one quantity, measured for Wormhole (`ours`) and its peers in alternation. A contender with a run that did
 //! not complete or verify has no figure: its reason stands in `failed` instead. A peer that is not installed stands in
 //! `absent` with the package that has it. `ratios` is always ours divided by the peer's, so where less is better a
-//! ratio below 1 is good.
+//! ratio below 1 is good. `in_clear` names the contenders of the row that do not encrypt.
 //!
 //! Some rows carry what a picture is drawn from: `series` (`{contender: [[s, GB/s], …]}`, speed over time of the run
 //! nearest the median), `percentiles` (`{contender: [[percentile, us], …]}`) or `points` (`[[shards, GB/s], …]`, or by
@@ -13,6 +13,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
+use crate::peers;
 use crate::statistics::Summary;
 
 /// The contender that is Wormhole.
@@ -176,6 +177,7 @@ impl Row {
             "runs": self.runs_json(),
             "spread": spread,
             "absent": absent,
+            "in_clear": self.in_clear(),
         });
         if let Some(reason) = self.failure() {
             row["failed"] = json!(reason);
@@ -190,6 +192,11 @@ impl Row {
             row[kind.as_str()] = curve.clone();
         }
         row
+    }
+
+    /// The contenders that were tried and move their bytes unencrypted.
+    fn in_clear(&self) -> Vec<&str> {
+        self.figures.iter().map(|figure| figure.contender.as_str()).filter(|name| peers::is_in_clear(name)).collect()
     }
 
     /// One object per round of the alternation, from contender to value.
@@ -325,6 +332,7 @@ mod tests {
                     "quinn": {"min": 1.5, "max": 2.0, "mad": 0.0},
                 },
                 "absent": {"iperf3": "iperf3"},
+                "in_clear": [],
             })
         );
     }
