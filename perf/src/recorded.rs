@@ -40,8 +40,25 @@ pub struct Recorded {
     /// Where and when it was measured.
     #[serde(default)]
     pub machine: Machine,
+    /// How much was moved, and how.
+    #[serde(default)]
+    pub plan: RecordedPlan,
     /// In the order measured.
     pub rows: Vec<RecordedRow>,
+}
+
+/// The plan of a run; see [`crate::report::Report::plan`]. Older reports leave it out.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default)]
+pub struct RecordedPlan {
+    /// Bytes per run.
+    pub bytes: Option<u64>,
+    /// Timed runs of each contender that were asked for.
+    pub runs: Option<u64>,
+    /// `full` or `quick`.
+    pub scale: Option<String>,
+    /// `release` or `debug`: how the measuring program was built.
+    pub profile: Option<String>,
 }
 
 /// The machine of a run, as far as it was found out; see [`crate::machine::describe`].
@@ -90,6 +107,9 @@ pub struct RecordedRow {
     /// Each round of the alternation, from contender to value.
     #[serde(default)]
     pub runs: Vec<BTreeMap<String, f64>>,
+    /// By how much a value may be off because of how it was counted; older reports leave it out.
+    #[serde(default)]
+    pub grain: f64,
     /// Peers that are not installed, each with the packages it needs.
     #[serde(default)]
     pub absent: BTreeMap<String, String>,
@@ -245,6 +265,15 @@ impl RecordedRow {
         self.runs.iter().filter_map(quotient).filter(|ratio| ratio.is_finite()).collect()
     }
 
+    /// By how much our ratio to a peer may be off because of how the two were counted.
+    pub fn ratio_grain(&self, peer: &str) -> f64 {
+        let (Some(ratio), Some(ours), Some(theirs)) = (self.ratio(peer), self.ours, self.peers.get(peer)) else {
+            return 0.0;
+        };
+        let relative = self.grain / ours + self.grain / theirs;
+        if relative.is_finite() { ratio * relative } else { 0.0 }
+    }
+
     /// How far a contender's runs lie apart: from the runs themselves, else as it was written down.
     pub fn spread_of(&self, contender: &str) -> Option<Spread> {
         Summary::of(&self.runs_of(contender))
@@ -302,6 +331,7 @@ mod tests {
         let figure = |contender: &str, runs: Result<Vec<f64>, String>| Figure { contender: contender.into(), runs };
         let report = Report {
             machine: crate::machine::describe(),
+            plan: crate::suite::Plan { bytes: 5, runs: 3, scale: crate::suite::Scale::Quick }.to_json(),
             rows: vec![Row {
                 name: "transport.mtu1500.goodput".into(),
                 unit: Unit::GigabytesPerSecond,
@@ -311,11 +341,13 @@ mod tests {
                     figure("scp", Err("check: no route; gave up: twice".into())),
                 ],
                 absent: vec![("iperf3".into(), "iperf3".into())],
+                grain: 0.25,
                 curves: serde_json::Map::new(),
             }],
         };
         let read = Recorded::from_json(report.to_json()).unwrap();
         assert!(read.machine.kernel.is_some() && read.machine.date.is_some());
+        assert_eq!((read.plan.bytes, read.plan.runs, read.plan.scale.as_deref()), (Some(5), Some(3), Some("quick")));
         let row = read.row("transport.mtu1500.goodput").unwrap();
         assert_eq!(row.contenders(), [(OURS, 3.0), ("quinn", 1.0)]);
         assert_eq!(row.runs_of(OURS), [3.0, 2.0, 4.0]);
@@ -323,7 +355,7 @@ mod tests {
         assert_eq!(row.spread_of("quinn"), Some(Spread { min: 1.0, max: 1.5, mad: 0.0 }));
         assert_eq!(row.failures(), [("scp", "check: no route; gave up: twice")]);
         assert_eq!(row.absent["iperf3"], "iperf3");
-        assert!(row.in_clear.is_some());
+        assert!(row.in_clear.is_some() && row.grain == 0.25);
     }
 
     #[test]

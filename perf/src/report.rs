@@ -3,7 +3,7 @@
 //! A row is one quantity, measured for Wormhole (`ours`) and its peers in alternation. A contender with a run that did
 //! not complete or verify has no figure: its reason stands in `failed` instead. A peer that is not installed stands in
 //! `absent` with the package that has it. `ratios` is always ours divided by the peer's, so where less is better a
-//! ratio below 1 is good. `in_clear` names the contenders of the row that do not encrypt.
+//! ratio below 1 is good. `grain` is by how much values may be off because of how they were counted. `in_clear` names the contenders of the row that do not encrypt.
 //!
 //! Some rows carry what a picture is drawn from: `series` (`{contender: [[s, GB/s], …]}`, speed over time of the run
 //! nearest the median), `percentiles` (`{contender: [[percentile, us], …]}`) or `points` (`[[shards, GB/s], …]`, or by
@@ -30,6 +30,8 @@ pub struct Row {
     pub figures: Vec<Figure>,
     /// Peers that are not installed, each with the packages it needs.
     pub absent: Vec<(String, String)>,
+    /// By how much a value may be off because of how it was counted; zero where that is below all noise.
+    pub grain: f64,
     /// What a picture is drawn from, by kind: `series`, `percentiles` or `points`. Stands in the JSON as it is.
     pub curves: Map<String, Value>,
 }
@@ -116,6 +118,13 @@ impl Row {
         (!reasons.is_empty()).then(|| reasons.join("; "))
     }
 
+    /// The same row, its values counted in steps of `grain`.
+    #[must_use]
+    pub const fn with_grain(mut self, grain: f64) -> Self {
+        self.grain = grain;
+        self
+    }
+
     /// The same row with a curve under `kind`.
     #[must_use]
     pub fn with_curve(mut self, kind: &str, curve: Value) -> Self {
@@ -188,6 +197,9 @@ impl Row {
                 .collect();
             row["failures"] = reasons.into();
         }
+        if self.grain > 0.0 {
+            row["grain"] = json!(self.grain);
+        }
         for (kind, curve) in &self.curves {
             row[kind.as_str()] = curve.clone();
         }
@@ -223,7 +235,8 @@ impl Row {
         let mut line = |text: std::fmt::Arguments<'_>| {
             writeln!(table, "{text}").expect("a String takes every write");
         };
-        line(format_args!("{}  ({}, {} is better)", self.name, self.unit.symbol(), self.unit.better()));
+        let grain = if self.grain > 0.0 { format!(", counted to {:.3}", self.grain) } else { String::new() };
+        line(format_args!("{}  ({}, {} is better{grain})", self.name, self.unit.symbol(), self.unit.better()));
         for figure in &self.figures {
             let name = &figure.contender;
             match (&figure.runs, figure.summary()) {
@@ -262,6 +275,9 @@ fn ratio(ours: f64, peer: f64) -> Option<f64> {
 pub struct Report {
     /// See [`crate::machine::describe`].
     pub machine: Value,
+    /// How much was moved and how often, at which scale, by a program of which build profile: figures of two plans are
+    /// not compared.
+    pub plan: Value,
     /// In the order measured.
     pub rows: Vec<Row>,
 }
@@ -272,10 +288,11 @@ impl Report {
         self.rows.iter().all(|row| row.failure().is_none())
     }
 
-    /// The whole report as JSON: `machine` and `rows`.
+    /// The whole report as JSON: `machine`, `plan` and `rows`.
     pub fn to_json(&self) -> Value {
         json!({
             "machine": self.machine,
+            "plan": self.plan,
             "rows": self.rows.iter().map(Row::to_json).collect::<Vec<_>>(),
         })
     }
@@ -306,6 +323,7 @@ mod tests {
                 })
                 .collect(),
             absent: vec![("iperf3".into(), "iperf3".into())],
+            grain: 0.0,
             curves: Map::new(),
         }
     }
@@ -346,7 +364,7 @@ mod tests {
         assert_eq!(json["failures"], json!({"ours": "hash differs"}));
         assert_eq!(json["ratios"], json!({}));
         assert_eq!(json["runs"], json!([{"quinn": 1.5}]));
-        let report = Report { machine: Value::Null, rows: vec![row] };
+        let report = Report { machine: Value::Null, plan: Value::Null, rows: vec![row] };
         assert!(!report.is_complete());
         assert!(report.to_table().contains("ours                   failed   hash differs"));
     }
@@ -356,15 +374,18 @@ mod tests {
         let row = row(&[("ours", Ok(&[2.0]))]);
         assert_eq!(row.failure(), None);
         assert_eq!(row.to_json()["peers"], json!({}));
-        let report = Report { machine: Value::Null, rows: vec![row] };
+        let report = Report { machine: Value::Null, plan: Value::Null, rows: vec![row] };
         assert!(report.is_complete());
         assert!(report.to_table().contains("absent   apt-get install iperf3"));
     }
 
     #[test]
     fn a_table_line_has_median_spread_and_ratio() {
-        let report =
-            Report { machine: Value::Null, rows: vec![row(&[("ours", Ok(&[3.0, 2.0, 4.0])), ("quinn", Ok(&[1.5]))])] };
+        let report = Report {
+            machine: Value::Null,
+            plan: Value::Null,
+            rows: vec![row(&[("ours", Ok(&[3.0, 2.0, 4.0])), ("quinn", Ok(&[1.5]))])],
+        };
         assert_eq!(
             report.to_table(),
             "transport.mtu1500.goodput  (GB/s, higher is better)\n  \
@@ -379,6 +400,16 @@ mod tests {
         let row = row(&[("ours", Ok(&[2.0]))]).with_curve("series", json!({"ours": [[0.1, 2.0]]}));
         assert_eq!(row.to_json()["series"], json!({"ours": [[0.1, 2.0]]}));
         assert_eq!(row.to_json()["ours"], 2.0);
+    }
+
+    #[test]
+    fn a_grain_is_said_where_there_is_one() {
+        let fine = row(&[("ours", Ok(&[2.0]))]);
+        assert!(fine.to_json().get("grain").is_none());
+        let coarse = fine.with_grain(0.0375);
+        assert_eq!(coarse.to_json()["grain"], 0.0375);
+        let table = Report { machine: Value::Null, plan: Value::Null, rows: vec![coarse] }.to_table();
+        assert!(table.contains("is better, counted to 0.037"), "{table}");
     }
 
     #[test]

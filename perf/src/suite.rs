@@ -11,7 +11,9 @@ use anyhow::{Context as _, ensure};
 
 use serde_json::{Map, Value, json};
 
+use crate::cpu_time::CpuTime;
 use crate::link::Point;
+use crate::machine;
 use crate::report::{Figure, Row, Unit};
 use crate::statistics::Summary;
 
@@ -35,6 +37,17 @@ pub struct Plan {
     pub runs: usize,
     /// How large everything else is.
     pub scale: Scale,
+}
+
+impl Plan {
+    /// The plan as the report keeps it, with the build profile of this program.
+    pub fn to_json(self) -> Value {
+        let scale = match self.scale {
+            Scale::Full => "full",
+            Scale::Quick => "quick",
+        };
+        json!({ "bytes": self.bytes, "runs": self.runs, "scale": scale, "profile": machine::PROFILE })
+    }
 }
 
 /// The two sizes of a plan.
@@ -63,9 +76,9 @@ pub struct Run {
     /// What the receiver waited.
     pub elapsed: Duration,
     /// CPU time of all processes of the serving end.
-    pub sender_cpu: Duration,
+    pub sender_cpu: CpuTime,
     /// CPU time of all processes of the receiving end.
-    pub receiver_cpu: Duration,
+    pub receiver_cpu: CpuTime,
     /// Speed over time; empty where nobody watched the link.
     pub over_time: Vec<Point>,
 }
@@ -86,12 +99,17 @@ impl Run {
 
     /// CPU seconds of the serving end per 1e9 bytes.
     pub fn sender_seconds_per_gigabyte(&self) -> f64 {
-        self.sender_cpu.as_secs_f64() / self.gigabytes()
+        self.sender_cpu.time.as_secs_f64() / self.gigabytes()
     }
 
     /// CPU seconds of the receiving end per 1e9 bytes.
     pub fn receiver_seconds_per_gigabyte(&self) -> f64 {
-        self.receiver_cpu.as_secs_f64() / self.gigabytes()
+        self.receiver_cpu.time.as_secs_f64() / self.gigabytes()
+    }
+
+    /// By how much CPU seconds per 1e9 bytes may be off, at either end.
+    pub fn grain_seconds_per_gigabyte(&self) -> f64 {
+        self.sender_cpu.grain.max(self.receiver_cpu.grain).as_secs_f64() / self.gigabytes()
     }
 
     // Exact up to 2^53 bytes, far beyond any fixture.
@@ -202,7 +220,19 @@ pub fn row<T>(
             Err(reason) => Err(reason.clone()),
         },
     };
-    Row { name, unit, figures: series.iter().map(figure).collect(), absent: absent.to_vec(), curves: Map::new() }
+    Row {
+        name,
+        unit,
+        figures: series.iter().map(figure).collect(),
+        absent: absent.to_vec(),
+        grain: 0.0,
+        curves: Map::new(),
+    }
+}
+
+/// The coarsest grain of all runs.
+pub fn grain<T>(series: &[Series<T>], of_run: impl Fn(&T) -> f64) -> f64 {
+    series.iter().filter_map(|series| series.runs.as_ref().ok()).flatten().map(of_run).fold(0.0, f64::max)
 }
 
 /// For each contender with runs, what `curve` makes of the run whose `quantity` is nearest the median: a whole run
@@ -222,11 +252,13 @@ pub fn typical<T>(series: &[Series<T>], quantity: impl Fn(&T) -> f64, curve: imp
 /// The rows of speed and of CPU at both ends; the speed's name is `prefix` with `speed` behind it.
 pub fn rows(prefix: &str, speed: &str, series: &[Series], absent: &[(String, String)]) -> [Row; 3] {
     let cpu = Unit::SecondsPerGigabyte;
+    let grain = grain(series, Run::grain_seconds_per_gigabyte);
     [
         row(format!("{prefix}{speed}"), Unit::GigabytesPerSecond, series, absent, Run::gigabytes_per_second)
             .with_curve("series", typical(series, Run::gigabytes_per_second, |run| json!(run.over_time))),
-        row(format!("{prefix}.cpu_sender"), cpu, series, absent, Run::sender_seconds_per_gigabyte),
-        row(format!("{prefix}.cpu_receiver"), cpu, series, absent, Run::receiver_seconds_per_gigabyte),
+        row(format!("{prefix}.cpu_sender"), cpu, series, absent, Run::sender_seconds_per_gigabyte).with_grain(grain),
+        row(format!("{prefix}.cpu_receiver"), cpu, series, absent, Run::receiver_seconds_per_gigabyte)
+            .with_grain(grain),
     ]
 }
 
@@ -278,8 +310,8 @@ mod tests {
             Ok(Run {
                 bytes: self.bytes,
                 elapsed: Duration::from_millis(500),
-                sender_cpu: Duration::from_millis(400),
-                receiver_cpu: Duration::from_millis(300),
+                sender_cpu: CpuTime { time: Duration::from_millis(400), grain: Duration::from_millis(20) },
+                receiver_cpu: CpuTime::exact(Duration::from_millis(300)),
                 over_time: vec![[0.1, 2.0]],
             })
         }
@@ -346,6 +378,7 @@ mod tests {
         let log = RefCell::default();
         let series = alternate(vec![entry(&log, "ours", PLAN.bytes, None)], PLAN, &mut |_| {});
         let rows = rows("transport.mtu1500", ".goodput", &series, &[]);
+        assert_eq!(rows.each_ref().map(|row| row.grain), [0.0, 0.02, 0.02]);
         let found = rows.map(|row| (row.to_json()["ours"].as_f64(), row.name));
         assert_eq!(
             found,

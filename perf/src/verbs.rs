@@ -181,7 +181,9 @@ impl Verb {
         match self {
             Self::S2nServer { listen, identity, mtu } => s2n_peer::serve(listen, &identity, mtu).map(|()| None),
             Self::S2nClient { mode, server, certificate, bytes, mtu } => match mode {
-                Mode::Read => s2n_peer::fetch(server, &certificate, mtu, bytes).map(|sample| Some(sample.to_line())),
+                Mode::Read => {
+                    s2n_peer::fetch(server, &certificate, mtu, bytes).map(|sample| Some(sample.at_end().to_line()))
+                }
                 Mode::Verify => s2n_peer::verify(server, &certificate, mtu, bytes).map(|()| None),
             },
             Self::Random { file, reference, load } => random_load::run(&file, &reference, load).map(Some),

@@ -23,7 +23,7 @@ use serde_json::{Map, Value, json};
 
 use super::mounter::{self, Mounter, Ours};
 use super::{Contender, Entry, Plan, RUN_LIMIT, Run, Scale, Series, alternate, present, row, rows};
-use crate::cpu_time;
+use crate::cpu_time::{self, CpuTime};
 use crate::fixture::{self, Fixture};
 use crate::lab::{End, Lab};
 use crate::link::LinkWatch;
@@ -165,8 +165,8 @@ pub(crate) fn read_watched(lab: &Lab, file: &Path, server: &Process, program: &P
     Ok(Run {
         bytes,
         elapsed,
-        sender_cpu: after[0].saturating_sub(before[0]),
-        receiver_cpu: after[1].saturating_sub(before[1]),
+        sender_cpu: after[0].since(before[0]),
+        receiver_cpu: after[1].since(before[1]),
         over_time: watch.finish(bytes)?,
     })
 }
@@ -288,7 +288,7 @@ impl Contender for LocalRead<'_> {
 
     fn run(&mut self) -> anyhow::Result<Run> {
         let (bytes, elapsed) = read(self.lab, &self.fixture.file())?;
-        let none = Duration::ZERO;
+        let none = CpuTime::default();
         Ok(Run { bytes, elapsed, sender_cpu: none, receiver_cpu: none, over_time: Vec::new() })
     }
 }
@@ -366,8 +366,8 @@ impl Contender<Vec<Run>> for BySize<'_> {
                 Ok(Run {
                     bytes: sample.bytes,
                     elapsed: sample.elapsed,
-                    sender_cpu: Duration::ZERO,
-                    receiver_cpu: Duration::ZERO,
+                    sender_cpu: CpuTime::default(),
+                    receiver_cpu: CpuTime::default(),
                     over_time: Vec::new(),
                 })
             };
@@ -395,7 +395,7 @@ impl<C: Copier> Contender for Copy<'_, C> {
         let watch = LinkWatch::start(server)?;
         let before = cpu_time::of_tree(server);
         let ended = self.copier.copy(&self.destination)?.wait(RUN_LIMIT)?;
-        let sender_cpu = cpu_time::of_tree(server).saturating_sub(before);
+        let sender_cpu = cpu_time::of_tree(server).since(before);
         let (bytes, hash) = fixture::hash_file(&self.destination)?;
         let over_time = watch.finish(bytes)?;
         fs::remove_file(&self.destination)?;
