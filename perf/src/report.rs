@@ -102,6 +102,16 @@ impl Figure {
     fn summary(&self) -> Option<Summary> {
         Summary::of(self.runs.as_deref().ok()?)
     }
+
+    /// Why there is no figure; `None` if there is one. Runs without a middle are a failure like any other.
+    fn failure(&self) -> Option<&str> {
+        match (&self.runs, self.summary()) {
+            (Err(reason), _) => Some(reason),
+            (Ok(runs), None) if runs.is_empty() => Some("no runs"),
+            (Ok(_), None) => Some("a run's value is no number"),
+            (Ok(_), Some(_)) => None,
+        }
+    }
 }
 
 impl Row {
@@ -110,10 +120,7 @@ impl Row {
         let reasons: Vec<String> = self
             .figures
             .iter()
-            .filter_map(|figure| {
-                let reason = figure.runs.as_ref().err()?;
-                Some(format!("{}: {reason}", figure.contender))
-            })
+            .filter_map(|figure| Some(format!("{}: {}", figure.contender, figure.failure()?)))
             .collect();
         (!reasons.is_empty()).then(|| reasons.join("; "))
     }
@@ -193,7 +200,7 @@ impl Row {
             let reasons: Map<_, _> = self
                 .figures
                 .iter()
-                .filter_map(|figure| Some((figure.contender.clone(), json!(figure.runs.as_ref().err()?))))
+                .filter_map(|figure| Some((figure.contender.clone(), json!(figure.failure()?))))
                 .collect();
             row["failures"] = reasons.into();
         }
@@ -216,6 +223,7 @@ impl Row {
         let complete: Vec<(&str, &[f64])> = self
             .figures
             .iter()
+            .filter(|figure| figure.failure().is_none())
             .filter_map(|figure| Some((figure.contender.as_str(), figure.runs.as_deref().ok()?)))
             .collect();
         let rounds = complete.iter().map(|(_, runs)| runs.len()).max().unwrap_or(0);
@@ -255,8 +263,10 @@ impl Row {
                         runs.len()
                     ));
                 }
-                (Err(reason), _) => line(format_args!("  {name:<20}   failed   {reason}")),
-                (Ok(_), None) => line(format_args!("  {name:<20}   failed   no runs")),
+                _ => {
+                    let reason = figure.failure().unwrap_or_default();
+                    line(format_args!("  {name:<20}   failed   {reason}"));
+                }
             }
         }
         for (peer, packages) in &self.absent {
@@ -367,6 +377,19 @@ mod tests {
         let report = Report { machine: Value::Null, plan: Value::Null, rows: vec![row] };
         assert!(!report.is_complete());
         assert!(report.to_table().contains("ours                   failed   hash differs"));
+    }
+
+    #[test]
+    fn runs_without_a_middle_are_a_failure() {
+        for (runs, reason) in [(&[][..], "no runs"), (&[1.0, f64::NAN], "a run's value is no number")] {
+            let row = row(&[("ours", Ok(&[2.0, 2.0])), ("quinn", Ok(runs))]);
+            assert_eq!(row.failure(), Some(format!("quinn: {reason}")));
+            let json = row.to_json();
+            assert_eq!((&json["failures"]["quinn"], &json["peers"]), (&json!(reason), &json!({})));
+            assert_eq!(json["runs"], json!([{"ours": 2.0}, {"ours": 2.0}]));
+            let report = Report { machine: Value::Null, plan: Value::Null, rows: vec![row] };
+            assert!(!report.is_complete() && report.to_table().contains(reason));
+        }
     }
 
     #[test]

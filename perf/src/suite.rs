@@ -230,6 +230,32 @@ pub fn row<T>(
     }
 }
 
+/// The last of several parts of one row, each with a word for itself: a contender that failed in one of them has failed,
+/// also where its figure comes from the last part alone.
+pub fn folded<T>(parts: Vec<(String, Vec<Series<T>>)>) -> Vec<Series<T>> {
+    let mut reasons: Vec<(String, String)> = Vec::new();
+    let mut last = Vec::new();
+    for (part, all) in parts {
+        for series in &all {
+            if let Err(reason) = &series.runs {
+                reasons.push((series.contender.clone(), format!("{part}: {reason}")));
+            }
+        }
+        last = all;
+    }
+    for series in &mut last {
+        let of_contender: Vec<&str> = reasons
+            .iter()
+            .filter(|(contender, _)| *contender == series.contender)
+            .map(|(_, reason)| reason.as_str())
+            .collect();
+        if !of_contender.is_empty() {
+            series.runs = Err(of_contender.join("; "));
+        }
+    }
+    last
+}
+
 /// The coarsest grain of all runs.
 pub fn grain<T>(series: &[Series<T>], of_run: impl Fn(&T) -> f64) -> f64 {
     series.iter().filter_map(|series| series.runs.as_ref().ok()).flatten().map(of_run).fold(0.0, f64::max)
@@ -355,6 +381,19 @@ mod tests {
         let entries: Vec<Entry<'_>> = vec![("ours".into(), Err(anyhow::anyhow!("no program")))];
         let series = alternate(entries, PLAN, &mut |_| {});
         assert_eq!(series[0].runs, Err("no program".to_owned()));
+    }
+
+    #[test]
+    fn a_failure_in_any_part_is_one_of_the_whole() {
+        let of = |contender: &str, runs: Result<Vec<u8>, String>| Series { contender: contender.into(), runs };
+        let parts = vec![
+            ("1 shard".to_owned(), vec![of("ours", Err("run 2: lost".into())), of("sshfs", Ok(vec![1]))]),
+            ("2 shards".to_owned(), vec![of("ours", Ok(vec![3])), of("sshfs", Ok(vec![4]))]),
+        ];
+        let whole = folded(parts);
+        assert_eq!(whole[0].runs, Err("1 shard: run 2: lost".into()));
+        assert_eq!(whole[1].runs, Ok(vec![4]));
+        assert!(folded::<u8>(Vec::new()).is_empty());
     }
 
     #[test]

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use serde_json::{Map, Value, json};
 
-use super::{Contender, Entry, Plan, RUN_LIMIT, Run, alternate, present, row, rows};
+use super::{Contender, Entry, Plan, RUN_LIMIT, Run, alternate, folded, present, row, rows};
 use crate::arguments::Mode;
 use crate::cpu_time::{self, CpuTime};
 use crate::fixture::{self, Fixture};
@@ -110,20 +110,21 @@ fn by_shards(plan: Plan, fixture: &Fixture, note: &mut dyn FnMut(&str)) -> anyho
     note(&name);
     let cores = std::thread::available_parallelism()?.get().min(SHARDS_MAX);
     let mut points = Vec::new();
-    let mut last = Vec::new();
+    let mut parts = Vec::new();
     for count in 1..=cores {
         // One after the other, since hosts of all sizes at once would share the cores; each in a lab of its own, since
         // a killed host's port is only free once the kernel has taken its ring down.
         let lab = Lab::up(SHARDS_MTU)?;
         let readers = Readers::start(&lab, fixture, count);
         let whole = Plan { bytes: plan.bytes * count as u64, ..plan };
-        last = alternate(vec![(OURS.to_owned(), boxed(readers))], whole, note);
-        if let Some(Ok(runs)) = last.first().map(|series| &series.runs) {
+        let part = alternate(vec![(OURS.to_owned(), boxed(readers))], whole, note);
+        if let Some(Ok(runs)) = part.first().map(|series| &series.runs) {
             let speeds: Vec<f64> = runs.iter().map(Run::gigabytes_per_second).collect();
             points.extend(Summary::of(&speeds).map(|summary| json!([count, summary.median])));
         }
+        parts.push((format!("{count} shards"), part));
     }
-    let row = row(name, Unit::GigabytesPerSecond, &last, &[], Run::gigabytes_per_second);
+    let row = row(name, Unit::GigabytesPerSecond, &folded(parts), &[], Run::gigabytes_per_second);
     Ok(row.with_points("shards", Map::from_iter([(OURS.to_owned(), points.into())])))
 }
 
