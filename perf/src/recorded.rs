@@ -28,6 +28,12 @@ pub const CONTENDERS_MAX: usize = 64;
 /// Most points of one contender's curve: an hour, a point every 100 ms.
 pub const POINTS_MAX: usize = 36_000;
 
+/// The least magnitude of any number of a report but zero: a picosecond in microseconds is a million times more.
+pub const MAGNITUDE_MIN: f64 = 1e-12;
+
+/// The greatest magnitude of any number of a report: a petabyte.
+pub const MAGNITUDE_MAX: f64 = 1e15;
+
 /// Share of the cores that may be busy before a run without the reader being warned.
 pub const QUIET_LOAD: f64 = 0.25;
 
@@ -310,6 +316,13 @@ impl RecordedRow {
         for (contender, points) in curves.into_iter().flatten() {
             ensure!(points.len() <= POINTS_MAX, "more than {POINTS_MAX} points of {contender:?}");
         }
+        let spreads = self.spread.values().flat_map(|spread| [spread.min, spread.max, spread.mad]);
+        let figures = self.ours.iter().chain(self.peers.values()).chain(self.runs.iter().flat_map(BTreeMap::values));
+        let points = curves.into_iter().flat_map(BTreeMap::values).flatten().flatten();
+        for value in figures.chain(points).copied().chain(spreads).chain([self.grain]) {
+            let is_within = value == 0.0 || (MAGNITUDE_MIN..=MAGNITUDE_MAX).contains(&value.abs());
+            ensure!(is_within, "{value:e} is outside {MAGNITUDE_MIN:e}..{MAGNITUDE_MAX:e}");
+        }
         Ok(())
     }
 }
@@ -394,6 +407,33 @@ mod tests {
             |count: usize| json!({"rows": [{"name": "n", "unit": "us", "series": {"ours": vec![[0, 1]; count]}}]});
         assert!(Recorded::from_json(points(POINTS_MAX)).is_ok());
         assert!(Recorded::from_json(points(POINTS_MAX + 1)).is_err());
+    }
+
+    #[test]
+    fn numbers_no_machine_measures_are_refused() {
+        let is_taken = |value: f64| {
+            let rows = [
+                json!({"ours": value}),
+                json!({"peers": {"q": value}}),
+                json!({"spread": {"q": {"min": 0, "max": value, "mad": 0}}}),
+                json!({"runs": [{"q": value}]}),
+                json!({"series": {"q": [[value, 1.0]]}}),
+                json!({"points": {"q": [[1.0, value]]}}),
+                json!({"grain": value}),
+            ];
+            let taken = rows.map(|mut row| {
+                (row["name"], row["unit"]) = (json!("n"), json!("us"));
+                Recorded::from_json(json!({"rows": [row]})).is_ok()
+            });
+            assert!(taken.iter().all(|&is_taken| is_taken == taken[0]), "{value:e}: {taken:?}");
+            taken[0]
+        };
+        for value in [0.0, MAGNITUDE_MIN, MAGNITUDE_MAX, -MAGNITUDE_MAX] {
+            assert!(is_taken(value), "{value:e}");
+        }
+        for value in [1.7e308, MAGNITUDE_MAX * 1.001, MAGNITUDE_MIN * 0.999, 1e-310, -1e-310] {
+            assert!(!is_taken(value), "{value:e}");
+        }
     }
 
     #[test]

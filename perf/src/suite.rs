@@ -2,8 +2,8 @@
 //! falls on all of them alike.
 //!
 //! Each contender is checked first, untimed: it moves all the bytes once and they must be the right ones. That is its
-//! warm-up too. Then the timed rounds: ours, peer, peer, ours, peer, peer… A contender that fails once is out and has
-//! no figure: a partial series would flatter it.
+//! warm-up too. Then the timed rounds, each in another order, so that nobody always comes after the same one. A contender
+//! that fails once is out and has no figure: a partial series would flatter it.
 
 use std::time::Duration;
 
@@ -153,14 +153,27 @@ pub fn alternate<T: Outcome>(entries: Vec<Entry<'_, T>>, plan: Plan, note: &mut 
         lane.turn(note, "check", |contender, _| contender.verify());
     }
     for round in 1..=plan.runs {
-        for lane in &mut lanes {
-            lane.turn(note, &format!("run {round}"), |contender, runs| {
+        for index in order(round - 1, lanes.len()) {
+            lanes[index].turn(note, &format!("run {round}"), |contender, runs| {
                 runs.push(measured(contender, plan)?);
                 Ok(())
             });
         }
     }
     lanes.into_iter().map(Lane::finish).collect()
+}
+
+/// The order of `count` contenders in a round, counted from 0: a balanced Latin square (Williams, 1949). Over as many
+/// rounds as there are contenders, twice as many if they are odd, each comes equally often at each place and after each
+/// other one.
+fn order(round: usize, count: usize) -> Vec<usize> {
+    // 0, 1, n-1, 2, n-2, …: all steps from one to the next differ.
+    let zigzag = |place: usize| if place % 2 == 1 { place.div_ceil(2) } else { count - place / 2 };
+    let mut order: Vec<usize> = (0..count).map(|place| (zigzag(place) + round) % count).collect();
+    if count % 2 == 1 && (round / count) % 2 == 1 {
+        order.reverse();
+    }
+    order
 }
 
 fn measured<T: Outcome>(contender: &mut dyn Contender<T>, plan: Plan) -> anyhow::Result<T> {
@@ -353,10 +366,36 @@ mod tests {
         let log = RefCell::default();
         let entries = vec![entry(&log, "ours", PLAN.bytes, None), entry(&log, "peer", PLAN.bytes, None)];
         let series = alternate(entries, PLAN, &mut |_| {});
-        assert_eq!(*log.borrow(), ["ours verify", "peer verify", "ours run", "peer run", "ours run", "peer run"]);
+        assert_eq!(*log.borrow(), ["ours verify", "peer verify", "ours run", "peer run", "peer run", "ours run"]);
         for series in series {
             assert_eq!(series.runs.unwrap().len(), PLAN.runs);
         }
+    }
+
+    #[test]
+    fn nobody_always_follows_the_same_one() {
+        for count in 1..=8 {
+            let rounds = if count % 2 == 0 { count } else { 2 * count };
+            let mut places = vec![vec![0; count]; count];
+            let mut follows = vec![vec![0; count]; count];
+            for round in 0..rounds {
+                let order = order(round, count);
+                for (place, &lane) in order.iter().enumerate() {
+                    places[lane][place] += 1;
+                }
+                for pair in order.windows(2) {
+                    follows[pair[0]][pair[1]] += 1;
+                }
+            }
+            let expected = rounds / count;
+            assert!(places.iter().flatten().all(|&times| times == expected), "{count}: {places:?}");
+            for (one, row) in follows.iter().enumerate() {
+                for (other, &times) in row.iter().enumerate() {
+                    assert_eq!(times, if one == other { 0 } else { expected }, "{count}: {one} before {other}");
+                }
+            }
+        }
+        assert!(order(3, 0).is_empty());
     }
 
     #[test]
