@@ -10,22 +10,23 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use crate::recorded::{Machine, Recorded, RecordedRow};
+use crate::recorded::{Machine, Recorded, RecordedPlan, RecordedRow};
 use crate::report::OURS;
-use crate::statistics::Summary;
+use crate::statistics::{Summary, deviation_factor};
 use crate::words;
 
 /// Median deviations, combined in quadrature, that chance may move a median by.
 ///
-/// For runs that scatter normally this is two standard deviations of the difference of two single runs; medians of
-/// several runs scatter less, so about one comparison in a hundred is flagged without a cause.
-pub const DEVIATIONS: f64 = 3.0;
+/// Each is corrected for the number of runs ([`crate::statistics::deviation_factor`]). With [`RUNS_MIN`] runs that
+/// scatter normally about one comparison in eighty is flagged without a cause, with more runs fewer; a test counts them.
+pub const DEVIATIONS: f64 = 3.5;
 
 /// Smallest relative change that is flagged, however calm the runs were: a few runs can agree by luck.
 pub const CHANGE_MIN: f64 = 0.03;
 
-/// Fewer runs than this say nothing about how far runs scatter.
-pub const RUNS_MIN: usize = 3;
+/// Fewer runs than this say too little about how far runs scatter: with three, whose median deviation is often tiny by
+/// luck, one comparison in seventeen would be flagged without a cause.
+pub const RUNS_MIN: usize = 5;
 
 /// What became of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +37,7 @@ pub enum Verdict {
     Worse,
     /// No change beyond noise.
     Same,
-    /// Nothing to judge by: too few runs, other units, or a machine apart and no peer.
+    /// Nothing to judge by: too few runs, another plan, other units, or a machine apart and no peer.
     Undecided,
 }
 
@@ -66,16 +67,18 @@ pub struct Change {
 }
 
 impl Change {
-    /// Judges two series of runs; none if one is empty or the old median is zero.
-    pub fn between(old: &[f64], new: &[f64], higher_is_better: bool) -> Option<Self> {
+    /// Judges two series of runs whose medians may be off by `grain` together because of how they were counted; none
+    /// if one is empty or the old median is zero.
+    pub fn between(old: &[f64], new: &[f64], higher_is_better: bool, grain: f64) -> Option<Self> {
         let (before, after) = (Summary::of(old)?, Summary::of(new)?);
         let difference = after.median - before.median;
         let relative = difference / before.median;
         if !relative.is_finite() {
             return None;
         }
-        let noise = before.median_deviation.hypot(after.median_deviation);
-        let is_change = difference.abs() > DEVIATIONS * noise && relative.abs() > CHANGE_MIN;
+        let deviation = |summary: Summary, runs: &[f64]| summary.median_deviation * deviation_factor(runs.len());
+        let noise = (DEVIATIONS * deviation(before, old).hypot(deviation(after, new))).max(grain);
+        let is_change = difference.abs() > noise && relative.abs() > CHANGE_MIN;
         let verdict = match (old.len().min(new.len()) < RUNS_MIN, is_change) {
             (true, _) => Verdict::Undecided,
             (false, false) => Verdict::Same,
@@ -83,6 +86,11 @@ impl Change {
             (false, true) => Verdict::Worse,
         };
         Some(Self { old: before.median, new: after.median, relative, verdict })
+    }
+
+    /// The same change of runs that were planned otherwise: shown, and not judged.
+    const fn undecided(self) -> Self {
+        Self { verdict: Verdict::Undecided, ..self }
     }
 }
 
@@ -104,7 +112,7 @@ pub struct RowChange {
 }
 
 impl RowChange {
-    fn of(old: &RecordedRow, new: &RecordedRow, is_one_machine: bool) -> Self {
+    fn of(old: &RecordedRow, new: &RecordedRow, is_one_machine: bool, is_one_plan: bool) -> Self {
         let higher_is_better = new.higher_is_better();
         let mut row = Self {
             name: new.name.clone(),
@@ -135,13 +143,16 @@ impl RowChange {
             }
             (Some(_), Some(_)) => {}
         }
-        row.ours = Change::between(&old.runs_of(OURS), &new.runs_of(OURS), higher_is_better);
+        let judged = |change: Change| if is_one_plan { change } else { change.undecided() };
+        let grain = old.grain + new.grain;
+        row.ours = Change::between(&old.runs_of(OURS), &new.runs_of(OURS), higher_is_better, grain).map(judged);
         for peer in old.peers.keys().filter(|peer| new.peers.contains_key(*peer)) {
-            if let Some(change) = Change::between(&old.ratios_of(peer), &new.ratios_of(peer), higher_is_better) {
-                row.ratios.insert(peer.clone(), change);
-            }
+            let grain = old.ratio_grain(peer) + new.ratio_grain(peer);
+            let change = Change::between(&old.ratios_of(peer), &new.ratios_of(peer), higher_is_better, grain);
+            row.ratios.extend(change.map(|change| (peer.clone(), judged(change))));
         }
         row.verdict = match row.ours {
+            _ if !is_one_plan => Verdict::Undecided,
             _ if !row.ratios.is_empty() => majority(row.ratios.values().map(|change| change.verdict)),
             Some(change) if is_one_machine => change.verdict,
             _ => Verdict::Undecided,
@@ -171,6 +182,8 @@ fn majority(verdicts: impl Iterator<Item = Verdict>) -> Verdict {
 pub struct Comparison {
     /// In what the machines differ: what, before, after. Empty if it is one machine with one kernel.
     pub machines: Vec<(&'static str, String, String)>,
+    /// In what the plans differ: what, before, after. Empty if as much was moved in the same way.
+    pub plans: Vec<(&'static str, String, String)>,
     /// Commit and date of each.
     runs: [String; 2],
     /// Rows of both, in the order of the new report.
@@ -184,17 +197,19 @@ pub struct Comparison {
 impl Comparison {
     /// Compares two reports.
     pub fn of(old: &Recorded, new: &Recorded) -> Self {
-        let machines = differences(&old.machine, &new.machine);
+        let machines = machine_differences(&old.machine, &new.machine);
+        let plans = plan_differences(&old.plan, &new.plan);
         let pairs = new.rows.iter().filter_map(|row| Some((old.row(&row.name)?, row)));
         let only = |rows: &[RecordedRow], other: &Recorded| {
             rows.iter().filter(|row| other.row(&row.name).is_none()).map(|row| row.name.clone()).collect()
         };
         Self {
-            rows: pairs.map(|(old, new)| RowChange::of(old, new, machines.is_empty())).collect(),
+            rows: pairs.map(|(old, new)| RowChange::of(old, new, machines.is_empty(), plans.is_empty())).collect(),
             appeared: only(&new.rows, old),
             vanished: only(&old.rows, new),
             runs: [&old.machine, &new.machine].map(run_words),
             machines,
+            plans,
         }
     }
 
@@ -215,11 +230,17 @@ impl Comparison {
                 line(format_args!("  {what}: {old} before, {new} now"));
             }
         }
+        if !self.plans.is_empty() {
+            line(format_args!("NOT ONE PLAN: nothing here is judged."));
+            for (what, old, new) in &self.plans {
+                line(format_args!("  {what}: {old} before, {new} now"));
+            }
+        }
         line(format_args!("before: {}", self.runs[0]));
         line(format_args!("now:    {}", self.runs[1]));
         line(format_args!(
-            "Changed means: medians more than {DEVIATIONS} combined median deviations and {:.0} % apart. Rows with \
-             peers are judged by the ratios.",
+            "Changed means: medians of {RUNS_MIN} runs or more, more than {DEVIATIONS} combined median deviations and \
+             {:.0} % apart. Rows with peers are judged by the ratios.",
             CHANGE_MIN * 100.0
         ));
         for row in &self.rows {
@@ -269,8 +290,9 @@ impl Comparison {
                 "verdict": change.verdict.word().to_lowercase(),
             })
         };
-        let machines: Vec<Value> =
-            self.machines.iter().map(|(what, old, new)| json!({"what": what, "old": old, "new": new})).collect();
+        let differences = |all: &[(&'static str, String, String)]| -> Vec<Value> {
+            all.iter().map(|(what, old, new)| json!({"what": what, "old": old, "new": new})).collect()
+        };
         let rows: Vec<Value> = self
             .rows
             .iter()
@@ -289,7 +311,8 @@ impl Comparison {
             .collect();
         json!({
             "rule": {"deviations": DEVIATIONS, "change_min": CHANGE_MIN, "runs_min": RUNS_MIN},
-            "machine_differs": machines,
+            "machine_differs": differences(&self.machines),
+            "plan_differs": differences(&self.plans),
             "rows": rows,
             "vanished": self.vanished,
             "new": self.appeared,
@@ -299,7 +322,7 @@ impl Comparison {
 }
 
 /// In what two machines differ that moves figures. What is unknown on one side differs: nobody can say that it is one.
-fn differences(old: &Machine, new: &Machine) -> Vec<(&'static str, String, String)> {
+fn machine_differences(old: &Machine, new: &Machine) -> Vec<(&'static str, String, String)> {
     let words = |machine: &Machine| {
         [
             ("processor", machine.cpu.clone()),
@@ -308,10 +331,30 @@ fn differences(old: &Machine, new: &Machine) -> Vec<(&'static str, String, Strin
             ("memory", machine.memory_bytes.map(words::memory)),
         ]
     };
+    differences(words(old), words(new))
+}
+
+/// In what two plans differ that moves figures; how many runs there were is told by the runs. As with machines, two
+/// plans nobody wrote down are not one.
+fn plan_differences(old: &RecordedPlan, new: &RecordedPlan) -> Vec<(&'static str, String, String)> {
+    let words = |plan: &RecordedPlan| {
+        [
+            ("bytes", plan.bytes.map(|bytes| bytes.to_string())),
+            ("scale", plan.scale.clone()),
+            ("profile", plan.profile.clone()),
+        ]
+    };
+    differences(words(old), words(new))
+}
+
+/// The facts that differ or are unknown in the first.
+fn differences<const N: usize>(
+    old: [(&'static str, Option<String>); N],
+    new: [(&'static str, Option<String>); N],
+) -> Vec<(&'static str, String, String)> {
     let known = |text: Option<String>| text.unwrap_or_else(|| "unknown".to_owned());
-    words(old)
-        .into_iter()
-        .zip(words(new))
+    old.into_iter()
+        .zip(new)
         .filter(|((_, old), (_, new))| old != new || old.is_none())
         .map(|((what, old), (_, new))| (what, known(old), known(new)))
         .collect()
@@ -328,15 +371,15 @@ fn run_words(machine: &Machine) -> String {
 mod tests {
     use super::*;
 
-    const CALM: [f64; 3] = [0.999, 1.0, 1.001];
+    const CALM: [f64; 5] = [0.998, 0.999, 1.0, 1.001, 1.002];
 
     fn verdict(old: &[f64], new: &[f64]) -> Verdict {
-        Change::between(old, new, true).unwrap().verdict
+        Change::between(old, new, true, 0.0).unwrap().verdict
     }
 
-    /// Three runs with the median and the median deviation asked for.
-    fn runs(median: f64, deviation: f64) -> [f64; 3] {
-        [median - deviation, median, median + deviation]
+    /// Five runs with the median and the median deviation asked for.
+    fn runs(median: f64, deviation: f64) -> [f64; 5] {
+        [-2.0, -1.0, 0.0, 1.0, 2.0].map(|far| median + far * deviation)
     }
 
     #[test]
@@ -350,9 +393,62 @@ mod tests {
     #[test]
     fn restless_runs_are_held_to_their_own_noise() {
         // Deviations of 0.03 and 0.04 combine to 0.05.
-        let old = runs(1.0, 0.03);
-        assert_eq!(verdict(&old, &runs(1.0 - DEVIATIONS * 0.05 + 0.01, 0.04)), Verdict::Same);
-        assert_eq!(verdict(&old, &runs(1.0 - DEVIATIONS * 0.05 - 0.01, 0.04)), Verdict::Worse);
+        let (old, noise) = (runs(1.0, 0.03), DEVIATIONS * deviation_factor(5) * 0.05);
+        assert_eq!(verdict(&old, &runs(1.0 - noise + 0.01, 0.04)), Verdict::Same);
+        assert_eq!(verdict(&old, &runs(1.0 - noise - 0.01, 0.04)), Verdict::Worse);
+    }
+
+    #[test]
+    fn a_difference_within_the_grain_is_none() {
+        let judged = |grain| Change::between(&CALM, &runs(1.2, 0.0), true, grain).unwrap().verdict;
+        assert_eq!([judged(0.0), judged(0.19), judged(0.21)], [Verdict::Better, Verdict::Better, Verdict::Same]);
+    }
+
+    /// Numbers that scatter normally about 1, the same ones for each seed.
+    struct Scatter {
+        state: u64,
+        deviation: f64,
+    }
+
+    impl Scatter {
+        fn uniform(&mut self) -> f64 {
+            self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            f64::from(u32::try_from(crate::fingerprint::avalanche(self.state) >> 32).unwrap()) / f64::from(u32::MAX)
+        }
+
+        fn run(&mut self) -> f64 {
+            // Twelve uniform numbers have a variance of one together.
+            let sum: f64 = (0..12).map(|_| self.uniform()).sum();
+            1.0 + self.deviation * (sum - 6.0)
+        }
+    }
+
+    /// Of so many comparisons of like with like, how many are flagged.
+    fn false_positives(runs: usize, comparisons: usize) -> usize {
+        // A tenth: far above the least change, which then holds nothing back.
+        let mut scatter = Scatter { state: 20_261_121, deviation: 0.1 };
+        let mut series = || -> Vec<f64> { (0..runs).map(|_| scatter.run()).collect() };
+        (0..comparisons).filter(|_| matches!(verdict(&series(), &series()), Verdict::Better | Verdict::Worse)).count()
+    }
+
+    #[test]
+    fn like_is_rarely_told_from_like() {
+        assert_eq!(false_positives(RUNS_MIN - 1, 1000), 0);
+        let found = false_positives(RUNS_MIN, 10_000);
+        assert!((50..=200).contains(&found), "{found} of 10,000 with {RUNS_MIN} runs");
+        let found = false_positives(9, 10_000);
+        assert!(found <= 20, "{found} of 10,000 with 9 runs");
+    }
+
+    #[test]
+    fn a_real_change_is_found() {
+        let mut old = Scatter { state: 1, deviation: 0.02 };
+        let mut flagged = 0;
+        for _ in 0..1000 {
+            let (before, after): (Vec<f64>, Vec<f64>) = (0..7).map(|_| (old.run(), 0.8 * old.run())).unzip();
+            flagged += usize::from(verdict(&before, &after) == Verdict::Worse);
+        }
+        assert!(flagged > 950, "{flagged} of 1,000");
     }
 
     #[test]
@@ -363,16 +459,16 @@ mod tests {
 
     #[test]
     fn where_less_is_better_more_is_worse() {
-        assert_eq!(Change::between(&CALM, &runs(2.0, 0.001), false).unwrap().verdict, Verdict::Worse);
-        assert_eq!(Change::between(&CALM, &runs(0.5, 0.001), false).unwrap().verdict, Verdict::Better);
+        assert_eq!(Change::between(&CALM, &runs(2.0, 0.001), false, 0.0).unwrap().verdict, Verdict::Worse);
+        assert_eq!(Change::between(&CALM, &runs(0.5, 0.001), false, 0.0).unwrap().verdict, Verdict::Better);
     }
 
     #[test]
     fn too_few_runs_decide_nothing() {
         assert_eq!(verdict(&CALM, &[9.0; RUNS_MIN]), Verdict::Better);
         assert_eq!(verdict(&CALM, &[9.0; RUNS_MIN - 1]), Verdict::Undecided);
-        assert_eq!(Change::between(&CALM, &[], true), None);
-        assert_eq!(Change::between(&[0.0; 3], &CALM, true), None);
+        assert_eq!(Change::between(&CALM, &[], true, 0.0), None);
+        assert_eq!(Change::between(&[0.0; 5], &CALM, true, 0.0), None);
     }
 
     /// A report of one row: our runs, and those of each peer.
@@ -384,11 +480,14 @@ mod tests {
             round
         };
         let rounds: Vec<_> = (0..ours.len()).map(round).collect();
-        let medians: BTreeMap<&str, f64> = peers.iter().map(|(peer, runs)| (*peer, runs[1])).collect();
+        let median = |runs: &[f64]| Summary::of(runs).unwrap().median;
+        let medians: BTreeMap<&str, f64> = peers.iter().map(|(peer, runs)| (*peer, median(runs))).collect();
         Recorded::from_json(json!({
             "machine": {"cpu": "c", "cores": 2, "kernel": "6.18", "memory_bytes": 1 << 30},
+            "plan": {"bytes": 1 << 20, "runs": 5, "scale": "full", "profile": "release"},
             "rows": [{
-                "name": name, "unit": "GB/s", "better": "higher", "ours": ours.get(1), "peers": medians, "runs": rounds,
+                "name": name, "unit": "GB/s", "better": "higher", "ours": median(ours), "peers": medians,
+                "runs": rounds,
             }],
         }))
         .unwrap()
@@ -402,8 +501,8 @@ mod tests {
 
     #[test]
     fn a_slow_day_of_the_machine_is_no_regression() {
-        let old = report("r", &[2.0, 2.01, 1.99], &[("quinn", &[1.0, 1.0, 1.0])]);
-        let slow = report("r", &[1.0, 1.005, 0.995], &[("quinn", &[0.5, 0.5, 0.5])]);
+        let old = report("r", &runs(2.0, 0.005), &[("quinn", &[1.0; 5])]);
+        let slow = report("r", &runs(1.0, 0.0025), &[("quinn", &[0.5; 5])]);
         let comparison = Comparison::of(&old, &slow);
         assert_eq!(comparison.rows[0].ours.unwrap().verdict, Verdict::Worse);
         assert_eq!(comparison.rows[0].verdict, Verdict::Same);
@@ -413,23 +512,23 @@ mod tests {
 
     #[test]
     fn a_fast_day_of_the_machine_hides_no_regression() {
-        let old = report("r", &[2.0, 2.01, 1.99], &[("quinn", &[1.0, 1.0, 1.0])]);
-        let new = report("r", &[2.0, 2.01, 1.99], &[("quinn", &[1.3, 1.3, 1.3])]);
+        let old = report("r", &runs(2.0, 0.005), &[("quinn", &[1.0; 5])]);
+        let new = report("r", &runs(2.0, 0.005), &[("quinn", &[1.3; 5])]);
         assert_eq!(compared(&old, &new), Verdict::Worse);
     }
 
     #[test]
     fn one_peer_that_got_better_is_not_our_regression() {
-        let calm: &[f64] = &[1.0, 1.0, 1.0];
-        let old = report("r", &[2.0, 2.01, 1.99], &[("one", calm), ("other", calm)]);
-        let new = report("r", &[2.0, 2.01, 1.99], &[("one", &[3.0, 3.0, 3.0]), ("other", calm)]);
+        let calm: &[f64] = &[1.0; 5];
+        let old = report("r", &runs(2.0, 0.005), &[("one", calm), ("other", calm)]);
+        let new = report("r", &runs(2.0, 0.005), &[("one", &[3.0; 5]), ("other", calm)]);
         assert_eq!(compared(&old, &new), Verdict::Same);
     }
 
     #[test]
     fn a_row_without_peers_is_judged_by_its_figure_on_one_machine_only() {
-        let old = report("r", &[2.0, 2.0, 2.0], &[]);
-        let mut new = report("r", &[1.0, 1.0, 1.0], &[]);
+        let old = report("r", &[2.0; 5], &[]);
+        let mut new = report("r", &[1.0; 5], &[]);
         assert_eq!(compared(&old, &new), Verdict::Worse);
         new.machine.kernel = Some("7.0".into());
         assert_eq!(compared(&old, &new), Verdict::Undecided);
@@ -449,6 +548,31 @@ mod tests {
         // Two machines nobody knows anything of are not one.
         new.machine = Machine::default();
         assert_eq!(Comparison::of(&new, &new).machines.len(), 4);
+    }
+
+    #[test]
+    fn another_plan_is_said_first_and_decides_nothing() {
+        let old = report("r", &runs(2.0, 0.001), &[("quinn", &[1.0; 5])]);
+        let new = report("r", &runs(1.0, 0.001), &[("quinn", &[1.0; 5])]);
+        assert_eq!(compared(&old, &new), Verdict::Worse);
+        for change in [
+            |plan: &mut RecordedPlan| plan.scale = Some("quick".into()),
+            |plan: &mut RecordedPlan| plan.bytes = Some(1 << 21),
+            |plan: &mut RecordedPlan| plan.profile = Some("debug".into()),
+            |plan: &mut RecordedPlan| *plan = RecordedPlan::default(),
+        ] {
+            let mut other = new.clone();
+            change(&mut other.plan);
+            assert_eq!(compared(&old, &other), Verdict::Undecided);
+            let comparison = Comparison::of(&old, &other);
+            assert!(comparison.rows[0].ratios.values().all(|change| change.verdict == Verdict::Undecided));
+            assert!(comparison.to_table().starts_with("NOT ONE PLAN"), "{}", comparison.to_table());
+            assert!(!comparison.to_json()["plan_differs"].as_array().unwrap().is_empty());
+        }
+        // More runs of the same are the same plan.
+        let mut more = new.clone();
+        more.plan.runs = Some(9);
+        assert_eq!(compared(&old, &more), Verdict::Worse);
     }
 
     #[test]
@@ -485,8 +609,8 @@ mod tests {
 
     #[test]
     fn the_json_has_the_rule_and_every_verdict() {
-        let old = report("r", &[2.0, 2.0, 2.0], &[("quinn", &[1.0, 1.0, 1.0])]);
-        let new = report("r", &[1.0, 1.0, 1.0], &[("quinn", &[1.0, 1.0, 1.0])]);
+        let old = report("r", &[2.0; 5], &[("quinn", &[1.0; 5])]);
+        let new = report("r", &[1.0; 5], &[("quinn", &[1.0; 5])]);
         let json = Comparison::of(&old, &new).to_json();
         assert_eq!(json["regression"], true);
         assert_eq!(json["rows"][0]["verdict"], "worse");

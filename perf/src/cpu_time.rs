@@ -1,19 +1,98 @@
-//! CPU time of other processes, read from `/proc/PID/stat` (proc_pid_stat(5)).
+//! CPU time of other processes, to the nanosecond where the kernel says it so.
 //!
-//! The kernel counts there in clock ticks of 10 ms, exited threads included. Over a transfer that costs one second of
-//! CPU this is a grain of 1 %.
+//! What living threads used stands in `/proc/PID/task/TID/schedstat`, in nanoseconds. What threads and children that have
+//! ended used is left in `/proc/PID/stat` alone (proc_pid_stat(5)), in clock ticks of 10 ms. So a [`Reading`] takes the
+//! first as far as it goes and the second for the rest, and a [`CpuTime`] says whether ticks had a part in it.
 
 use std::collections::HashMap;
 use std::fs;
+use std::iter::Sum;
+use std::ops::Add;
 use std::time::Duration;
+
+use crate::memory;
+
+/// Ticks by which a time that is made of ticks may be off: user and system time are each cut to whole ones.
+const GRAIN_TICKS: u64 = 2;
+
+/// CPU time that was used, and how finely it was counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CpuTime {
+    /// User and system time.
+    pub time: Duration,
+    /// By how much it may be off; zero where all of it was counted in nanoseconds.
+    pub grain: Duration,
+}
+
+impl CpuTime {
+    /// A time that is right to the nanosecond.
+    pub const fn exact(time: Duration) -> Self {
+        Self { time, grain: Duration::ZERO }
+    }
+
+    /// The part of it that falls on `share` of the work.
+    #[must_use]
+    pub fn scaled(self, share: f64) -> Self {
+        Self { time: self.time.mul_f64(share), grain: self.grain.mul_f64(share) }
+    }
+}
+
+impl Add for CpuTime {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { time: self.time + other.time, grain: self.grain + other.grain }
+    }
+}
+
+impl Sum for CpuTime {
+    fn sum<I: Iterator<Item = Self>>(times: I) -> Self {
+        times.fold(Self::default(), Add::add)
+    }
+}
+
+/// The account of a process or of a tree of them at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// What threads that still live used.
+    living: Duration,
+    /// What the ticks say beyond that, for threads and children that have ended.
+    ended: Duration,
+}
+
+impl Reading {
+    fn of(living: Duration, stat: ProcessStat) -> Self {
+        Self { living, ended: from_ticks(stat.own_ticks).saturating_sub(living) + from_ticks(stat.children_ticks) }
+    }
+
+    /// What was used since `earlier`.
+    pub fn since(self, earlier: Self) -> CpuTime {
+        let all = |reading: Self| reading.living + reading.ended;
+        let is_exact = self.ended == earlier.ended;
+        CpuTime {
+            time: all(self).saturating_sub(all(earlier)),
+            grain: if is_exact { Duration::ZERO } else { from_ticks(GRAIN_TICKS) },
+        }
+    }
+}
+
+impl Add for Reading {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { living: self.living + other.living, ended: self.ended + other.ended }
+    }
+}
 
 /// One line of `/proc/PID/stat`, as far as CPU accounting needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessStat {
     /// The parent's process id.
     pub parent: u32,
-    /// User and system time of the process and of the children it has reaped, in clock ticks.
-    pub ticks: u64,
+    /// User and system time of all its threads, ended ones too, in clock ticks.
+    pub own_ticks: u64,
+    /// The same of the children it has reaped.
+    pub children_ticks: u64,
 }
 
 impl ProcessStat {
@@ -24,23 +103,29 @@ impl ProcessStat {
         let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
         // Field numbers of proc_pid_stat(5), which counts from 1; the slice starts at field 3, the state.
         const FIRST: usize = 3;
-        let ticks = [14, 15, 16, 17].into_iter().map(|field| number(field - FIRST)).sum::<Option<u64>>()?;
-        Some(Self { parent: fields.get(4 - FIRST)?.parse().ok()?, ticks })
+        let sum = |one: usize, other: usize| Some(number(one - FIRST)? + number(other - FIRST)?);
+        Some(Self {
+            parent: fields.get(4 - FIRST)?.parse().ok()?,
+            own_ticks: sum(14, 15)?,
+            children_ticks: sum(16, 17)?,
+        })
     }
 }
 
-/// The CPU time a process has used so far, its reaped children included; zero if there is no such process.
+/// The account of a process, its reaped children included; zero if there is no such process.
 ///
 /// A process that ended and was not yet reaped still answers.
-pub fn of_process(id: u32) -> Duration {
-    read(id).map_or(Duration::ZERO, |stat| from_ticks(stat.ticks))
+pub fn of_process(id: u32) -> Reading {
+    // The threads first: what they use until the ticks are read must not look like the time of ended ones.
+    let living = memory::Activity::of(id).cpu;
+    read(id).map_or_else(Reading::default, |stat| Reading::of(living, stat))
 }
 
-/// The CPU time of a process and of every descendant alive now, reaped ones included.
+/// The account of a process and of every descendant alive now, reaped ones included.
 ///
 /// The difference of two calls is what the whole tree used in between, also when a child ended meanwhile: its time
 /// moves to the parent that reaped it. Cost: one walk over `/proc`.
-pub fn of_tree(root: u32) -> Duration {
+pub fn of_tree(root: u32) -> Reading {
     let Ok(entries) = fs::read_dir("/proc") else {
         return of_process(root);
     };
@@ -49,11 +134,12 @@ pub fn of_tree(root: u32) -> Duration {
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .filter_map(|id| Some((id, read(id)?)))
         .collect();
-    from_ticks(tree_ticks(&processes, root))
+    family(&processes, root).into_iter().map(of_process).fold(Reading::default(), Add::add)
 }
 
-fn tree_ticks(processes: &HashMap<u32, ProcessStat>, root: u32) -> u64 {
-    processes.iter().filter(|&(&id, _)| descends(processes, id, root)).map(|(_, stat)| stat.ticks).sum()
+/// A process and its descendants.
+fn family(processes: &HashMap<u32, ProcessStat>, root: u32) -> Vec<u32> {
+    processes.keys().copied().filter(|&id| descends(processes, id, root)).collect()
 }
 
 fn descends(processes: &HashMap<u32, ProcessStat>, mut id: u32, root: u32) -> bool {
@@ -86,7 +172,8 @@ mod tests {
     #[test]
     fn a_name_with_spaces_and_parentheses_is_skipped() {
         let line = "4242 (a) b (c)) S 17 4242 4242 0 -1 4194304 100 0 0 0 31 12 5 2 20 0 1 0 99 1000 10";
-        assert_eq!(ProcessStat::parse(line), Some(ProcessStat { parent: 17, ticks: 31 + 12 + 5 + 2 }));
+        let expected = ProcessStat { parent: 17, own_ticks: 31 + 12, children_ticks: 5 + 2 };
+        assert_eq!(ProcessStat::parse(line), Some(expected));
     }
 
     #[test]
@@ -95,36 +182,67 @@ mod tests {
         assert_eq!(ProcessStat::parse("no parenthesis"), None);
     }
 
+    const fn stat(parent: u32, own_ticks: u64, children_ticks: u64) -> ProcessStat {
+        ProcessStat { parent, own_ticks, children_ticks }
+    }
+
     #[test]
-    fn a_tree_counts_descendants_and_nobody_else() {
-        let stat = |parent, ticks| ProcessStat { parent, ticks };
+    fn a_tree_is_its_descendants_and_nobody_else() {
         let processes = HashMap::from([
-            (1, stat(0, 1000)),
-            (10, stat(1, 1)),
-            (11, stat(10, 2)),
-            (12, stat(11, 4)),
-            (20, stat(1, 500)),
+            (1, stat(0, 0, 0)),
+            (10, stat(1, 0, 0)),
+            (11, stat(10, 0, 0)),
+            (12, stat(11, 0, 0)),
+            (20, stat(1, 0, 0)),
         ]);
-        assert_eq!(tree_ticks(&processes, 10), 7);
-        assert_eq!(tree_ticks(&processes, 99), 0);
+        let mut found = family(&processes, 10);
+        found.sort_unstable();
+        assert_eq!(found, [10, 11, 12]);
+        assert!(family(&processes, 99).is_empty());
     }
 
     #[test]
     fn a_ring_of_parents_ends() {
-        let stat = |parent| ProcessStat { parent, ticks: 1 };
-        let processes = HashMap::from([(5, stat(6)), (6, stat(5))]);
-        assert_eq!(tree_ticks(&processes, 7), 0);
+        let processes = HashMap::from([(5, stat(6, 1, 0)), (6, stat(5, 1, 0))]);
+        assert!(family(&processes, 7).is_empty());
     }
 
     #[test]
-    fn our_own_time_grows_with_work() {
-        let own = std::process::id();
-        let before = of_process(own);
-        let deadline = std::time::Instant::now() + Duration::from_secs(20);
-        while of_process(own) < before + Duration::from_millis(20) {
-            assert!(std::time::Instant::now() < deadline, "20 s of work were not counted");
-            std::hint::black_box(blake3::hash(&[0; 65_536]));
+    fn living_threads_count_in_nanoseconds_and_only_ended_ones_in_ticks() {
+        let milliseconds = Duration::from_millis;
+        let (tick, nanosecond) = (from_ticks(1), Duration::from_nanos(1));
+        // Less than a tick, which ticks alone do not see.
+        let before = Reading::of(tick * 3 + nanosecond, stat(1, 2, 0));
+        let after = Reading::of(tick * 3 + nanosecond * 5, stat(1, 3, 0));
+        assert_eq!(after.since(before), CpuTime::exact(nanosecond * 4));
+        // A child came and went: its time is known in ticks.
+        let reaped = Reading::of(tick * 3 + nanosecond * 5, stat(1, 3, 4));
+        assert_eq!(reaped.since(before), CpuTime { time: tick * 4 + nanosecond * 4, grain: tick * 2 });
+        // A thread ended and took its account along; the process's own ticks still have it.
+        let ended = Reading::of(tick, stat(1, 5, 0));
+        let found = ended.since(before);
+        assert!(found.time < tick * 2 && found.time >= tick && !found.grain.is_zero(), "{found:?}");
+        // What was there before is no reason to doubt the difference.
+        assert_eq!(
+            Reading::of(milliseconds(7), stat(1, 0, 9)).since(Reading::of(milliseconds(6), stat(1, 0, 9))),
+            CpuTime::exact(milliseconds(1))
+        );
+    }
+
+    #[test]
+    fn a_program_that_used_less_than_a_tick_is_seen() {
+        use std::io::{BufRead as _, BufReader, Write as _};
+        use std::process::{Command, Stdio};
+        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        // Once it answers it has been on a CPU.
+        child.stdin.as_mut().unwrap().write_all(b"line\n").unwrap();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
+        for reading in [of_process(child.id()), of_tree(child.id())] {
+            let used = reading.since(Reading::default());
+            assert!(!used.time.is_zero() && used.grain.is_zero(), "{used:?}");
         }
-        assert!(of_tree(own) >= of_process(own).saturating_sub(Duration::from_millis(10)));
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert_eq!(of_process(u32::MAX), Reading::default());
     }
 }

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,8 +48,15 @@ impl Directory {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = parent.join(format!("{PREFIX}{}-{number}", std::process::id()));
+        Self::create_at(path)
+    }
+
+    fn create_at(path: PathBuf) -> anyhow::Result<Self> {
+        // The name can be guessed and its parent is everybody's: what stands there already is not ours to use, nor to
+        // remove; hence the directory first and the registration after it.
+        private_directory().create(&path).with_context(|| format!("cannot make {}", path.display()))?;
         let registration = Registration::new(Arc::new(Remnant(path.clone())));
-        fs::create_dir_all(path.join(SHARE)).with_context(|| format!("cannot make {}", path.display()))?;
+        private_directory().create(path.join(SHARE))?;
         Ok(Self { path, _registration: registration })
     }
 
@@ -61,6 +69,13 @@ impl Directory {
     pub fn destination(&self, name: &str) -> PathBuf {
         self.path.join(format!("copy-{name}"))
     }
+}
+
+/// How directories are made: for this user alone, and only where nothing is.
+fn private_directory() -> fs::DirBuilder {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(false).mode(0o700);
+    builder
 }
 
 /// A file in a [`Directory`] of its own.
@@ -254,6 +269,25 @@ mod tests {
         }
         let large = fs::read(files.directory().join("file-10000")).unwrap();
         assert_ne!(fs::read(files.directory().join("file-4096")).unwrap(), large[..4096]);
+    }
+
+    #[test]
+    fn a_directory_is_ours_alone_and_never_one_that_was_there() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = Directory::create().unwrap();
+        for path in [directory.path.clone(), directory.share()] {
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700, "{}", path.display());
+        }
+        // Somebody was faster, with a folder or with a link to one; theirs stays as it is.
+        let theirs = directory.destination("theirs");
+        fs::create_dir(&theirs).unwrap();
+        fs::write(theirs.join("file"), b"x").unwrap();
+        let link = directory.destination("link");
+        std::os::unix::fs::symlink(&theirs, &link).unwrap();
+        for path in [&theirs, &link] {
+            assert!(Directory::create_at(path.clone()).is_err(), "{}", path.display());
+            assert!(path.join("file").exists() && !path.join(SHARE).exists(), "{}", path.display());
+        }
     }
 
     #[test]

@@ -5,6 +5,9 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+/// How this program was built, and `wormhole` beside it with it.
+pub const PROFILE: &str = if cfg!(debug_assertions) { "debug" } else { "release" };
+
 /// The machine, the commit and the date, as the `machine` object of the report.
 ///
 /// What cannot be found out is `null`, never a guess.

@@ -64,7 +64,7 @@ fn perform(action: Action) -> anyhow::Result<ExitCode> {
         Action::QuinnClient { mode, server, certificate, settings, bytes } => match mode {
             Mode::Read => {
                 let sample = quinn_peer::fetch(server, &certificate, settings, bytes)?;
-                println!("{}", sample.to_line());
+                println!("{}", sample.at_end().to_line());
             }
             Mode::Verify => quinn_peer::verify(server, &certificate, settings, bytes)?,
         },
@@ -74,7 +74,7 @@ fn perform(action: Action) -> anyhow::Result<ExitCode> {
             match mode {
                 Mode::Read => {
                     let sample = ours::read_discard(host, &code, &path, bytes)?;
-                    println!("{}", sample.to_line());
+                    println!("{}", sample.at_end().to_line());
                 }
                 Mode::Verify => println!("{}", ours::read_hash(host, &code, &path, bytes)?),
             }
@@ -138,5 +138,5 @@ fn measure(suites: Suites, plan: suite::Plan) -> anyhow::Result<Report> {
     if suites.include(Suites::Smallfiles) {
         rows.extend(suite::smallfiles::run(plan, note)?);
     }
-    Ok(Report { machine, rows })
+    Ok(Report { machine, plan: plan.to_json(), rows })
 }

@@ -18,6 +18,7 @@ use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::arguments::Mode;
+use crate::cpu_time::{self, CpuTime};
 use crate::fixture::{self, Fixture};
 use crate::lab::{End, Lab};
 use crate::machine;
@@ -30,7 +31,7 @@ use crate::s2n_peer;
 use crate::sample::Sample;
 use crate::suite::mounter::{STEP_LIMIT, drop_kernel_caches};
 use crate::suite::transport::{START_LIMIT, iperf3_client, iperf3_result, iperf3_server, share};
-use crate::suite::{Contender, Entry, Plan, RUN_LIMIT, Run, alternate, mount, row};
+use crate::suite::{Contender, Entry, Plan, RUN_LIMIT, Run, alternate, grain, mount, row};
 use crate::wormhole::{self, CODE_VARIABLE};
 
 /// The manifest's name in the share.
@@ -203,14 +204,15 @@ pub fn run(host: &str, runs: usize, scale: crate::suite::Scale, note: &mut dyn F
     });
     let series = alternate(vec![(OURS.to_owned(), ours)], plan, note);
     rows.extend(pair_rows("mount.pair", "sequential_cold", &series, &[]));
-    Ok(Report { machine, rows })
+    Ok(Report { machine, plan: plan.to_json(), rows })
 }
 
 fn pair_rows(prefix: &str, speed: &str, series: &[crate::suite::Series], absent: &[(String, String)]) -> Vec<Row> {
     let seconds = Run::receiver_seconds_per_gigabyte;
     vec![
         row(format!("{prefix}.{speed}"), Unit::GigabytesPerSecond, series, absent, Run::gigabytes_per_second),
-        row(format!("{prefix}.cpu_receiver"), Unit::SecondsPerGigabyte, series, absent, seconds),
+        row(format!("{prefix}.cpu_receiver"), Unit::SecondsPerGigabyte, series, absent, seconds)
+            .with_grain(grain(series, Run::grain_seconds_per_gigabyte)),
     ]
 }
 
@@ -266,13 +268,13 @@ impl Far<'_> {
 
     fn run(&self, label: &str, command: &mut Command) -> anyhow::Result<Run> {
         let sample = Sample::from_line(&self.finished(label, command)?)?;
-        Ok(received(sample.bytes, sample.elapsed, sample.receiver_cpu))
+        Ok(received(sample.bytes, sample.elapsed, CpuTime::exact(sample.receiver_cpu)))
     }
 }
 
 /// A run whose sender is out of reach.
-fn received(bytes: u64, elapsed: Duration, receiver_cpu: Duration) -> Run {
-    Run { bytes, elapsed, sender_cpu: Duration::ZERO, receiver_cpu, over_time: Vec::new() }
+fn received(bytes: u64, elapsed: Duration, receiver_cpu: CpuTime) -> Run {
+    Run { bytes, elapsed, sender_cpu: CpuTime::default(), receiver_cpu, over_time: Vec::new() }
 }
 
 struct OurStream<'l>(Far<'l>);
@@ -357,7 +359,7 @@ impl Contender for Iperf3Stream<'_> {
         let (arrived, elapsed) = iperf3_result(&client.output()?)?;
         ensure!(arrived >= bytes, "{arrived} of {bytes} bytes arrived");
         let part = share(bytes, arrived);
-        Ok(received(bytes, elapsed.mul_f64(part), ended.cpu.mul_f64(part)))
+        Ok(received(bytes, elapsed.mul_f64(part), ended.cpu.scaled(part)))
     }
 }
 
@@ -395,9 +397,9 @@ impl Contender for OurMount<'_> {
 
     fn run(&mut self) -> anyhow::Result<Run> {
         self.with_cold_mount(|file, program| {
-            let before = crate::cpu_time::of_tree(program.id());
+            let before = cpu_time::of_tree(program.id());
             let (bytes, elapsed) = mount::read(self.far.lab, file)?;
-            let cpu = crate::cpu_time::of_tree(program.id()).saturating_sub(before);
+            let cpu = cpu_time::of_tree(program.id()).since(before);
             Ok(received(bytes, elapsed, cpu))
         })
     }

@@ -12,7 +12,7 @@ use anyhow::{Context as _, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::cpu_time;
+use crate::cpu_time::{self, CpuTime};
 
 /// How often a program's output or sockets are asked for the sign that it is ready.
 const READY_INTERVAL: Duration = Duration::from_millis(5);
@@ -37,8 +37,8 @@ pub struct Process {
 pub struct Ended {
     /// From just before the start to the exit.
     pub elapsed: Duration,
-    /// User and system time of the program and of the children it reaped.
-    pub cpu: Duration,
+    /// User and system time of its whole life, and of the children it reaped.
+    pub cpu: CpuTime,
 }
 
 /// The kinds of socket a server may be awaited on.
@@ -135,7 +135,7 @@ impl Process {
         }
         let elapsed = self.started.elapsed();
         // Ended but not reaped: its accounts are final and still readable.
-        let cpu = cpu_time::of_process(self.id());
+        let cpu = cpu_time::of_process(self.id()).since(cpu_time::Reading::default());
         let status = self.child.wait()?;
         self.is_reaped = true;
         if !status.success() {

@@ -4,7 +4,7 @@
 //! there must be of the right kind, finite and within the bounds below: a file is not trusted because it ends in
 //! `.json`. Nothing here measures or writes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::Path;
 
@@ -12,6 +12,7 @@ use anyhow::{Context as _, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::peers;
 use crate::report::OURS;
 use crate::statistics::Summary;
 
@@ -27,6 +28,12 @@ pub const CONTENDERS_MAX: usize = 64;
 /// Most points of one contender's curve: an hour, a point every 100 ms.
 pub const POINTS_MAX: usize = 36_000;
 
+/// The least magnitude of any number of a report but zero: a picosecond in microseconds is a million times more.
+pub const MAGNITUDE_MIN: f64 = 1e-12;
+
+/// The greatest magnitude of any number of a report: a petabyte.
+pub const MAGNITUDE_MAX: f64 = 1e15;
+
 /// Share of the cores that may be busy before a run without the reader being warned.
 pub const QUIET_LOAD: f64 = 0.25;
 
@@ -39,8 +46,25 @@ pub struct Recorded {
     /// Where and when it was measured.
     #[serde(default)]
     pub machine: Machine,
+    /// How much was moved, and how.
+    #[serde(default)]
+    pub plan: RecordedPlan,
     /// In the order measured.
     pub rows: Vec<RecordedRow>,
+}
+
+/// The plan of a run; see [`crate::report::Report::plan`]. Older reports leave it out.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default)]
+pub struct RecordedPlan {
+    /// Bytes per run.
+    pub bytes: Option<u64>,
+    /// Timed runs of each contender that were asked for.
+    pub runs: Option<u64>,
+    /// `full` or `quick`.
+    pub scale: Option<String>,
+    /// `release` or `debug`: how the measuring program was built.
+    pub profile: Option<String>,
 }
 
 /// The machine of a run, as far as it was found out; see [`crate::machine::describe`].
@@ -89,9 +113,15 @@ pub struct RecordedRow {
     /// Each round of the alternation, from contender to value.
     #[serde(default)]
     pub runs: Vec<BTreeMap<String, f64>>,
+    /// By how much a value may be off because of how it was counted; older reports leave it out.
+    #[serde(default)]
+    pub grain: f64,
     /// Peers that are not installed, each with the packages it needs.
     #[serde(default)]
     pub absent: BTreeMap<String, String>,
+    /// Contenders that moved their bytes unencrypted; older reports leave it out.
+    #[serde(default)]
+    in_clear: Option<BTreeSet<String>>,
     /// Why contenders failed, all in one sentence.
     #[serde(default)]
     pub failed: Option<String>,
@@ -186,6 +216,14 @@ impl RecordedRow {
         }
     }
 
+    /// Whether that contender moved its bytes unencrypted when this row was measured.
+    pub fn is_in_clear(&self, contender: &str) -> bool {
+        match &self.in_clear {
+            Some(names) => names.contains(contender),
+            None => peers::is_in_clear(contender),
+        }
+    }
+
     /// Every contender with a figure, ours first, then the peers from best to worst.
     pub fn contenders(&self) -> Vec<(&str, f64)> {
         let mut peers: Vec<(&str, f64)> = self.peers.iter().map(|(name, &value)| (name.as_str(), value)).collect();
@@ -233,6 +271,15 @@ impl RecordedRow {
         self.runs.iter().filter_map(quotient).filter(|ratio| ratio.is_finite()).collect()
     }
 
+    /// By how much our ratio to a peer may be off because of how the two were counted.
+    pub fn ratio_grain(&self, peer: &str) -> f64 {
+        let (Some(ratio), Some(ours), Some(theirs)) = (self.ratio(peer), self.ours, self.peers.get(peer)) else {
+            return 0.0;
+        };
+        let relative = self.grain / ours + self.grain / theirs;
+        if relative.is_finite() { ratio * relative } else { 0.0 }
+    }
+
     /// How far a contender's runs lie apart: from the runs themselves, else as it was written down.
     pub fn spread_of(&self, contender: &str) -> Option<Spread> {
         Summary::of(&self.runs_of(contender))
@@ -256,7 +303,8 @@ impl RecordedRow {
     }
 
     fn ensure_bounded(&self) -> anyhow::Result<()> {
-        let contenders = [self.peers.len(), self.spread.len(), self.absent.len(), self.failures.len()];
+        let in_clear = self.in_clear.as_ref().map_or(0, BTreeSet::len);
+        let contenders = [self.peers.len(), self.spread.len(), self.absent.len(), self.failures.len(), in_clear];
         let curves = [&self.series, &self.percentiles, &self.points];
         let most = contenders
             .into_iter()
@@ -267,6 +315,13 @@ impl RecordedRow {
         ensure!(most <= CONTENDERS_MAX, "more than {CONTENDERS_MAX} contenders");
         for (contender, points) in curves.into_iter().flatten() {
             ensure!(points.len() <= POINTS_MAX, "more than {POINTS_MAX} points of {contender:?}");
+        }
+        let spreads = self.spread.values().flat_map(|spread| [spread.min, spread.max, spread.mad]);
+        let figures = self.ours.iter().chain(self.peers.values()).chain(self.runs.iter().flat_map(BTreeMap::values));
+        let points = curves.into_iter().flat_map(BTreeMap::values).flatten().flatten();
+        for value in figures.chain(points).copied().chain(spreads).chain([self.grain]) {
+            let is_within = value == 0.0 || (MAGNITUDE_MIN..=MAGNITUDE_MAX).contains(&value.abs());
+            ensure!(is_within, "{value:e} is outside {MAGNITUDE_MIN:e}..{MAGNITUDE_MAX:e}");
         }
         Ok(())
     }
@@ -289,6 +344,7 @@ mod tests {
         let figure = |contender: &str, runs: Result<Vec<f64>, String>| Figure { contender: contender.into(), runs };
         let report = Report {
             machine: crate::machine::describe(),
+            plan: crate::suite::Plan { bytes: 5, runs: 3, scale: crate::suite::Scale::Quick }.to_json(),
             rows: vec![Row {
                 name: "transport.mtu1500.goodput".into(),
                 unit: Unit::GigabytesPerSecond,
@@ -298,11 +354,13 @@ mod tests {
                     figure("scp", Err("check: no route; gave up: twice".into())),
                 ],
                 absent: vec![("iperf3".into(), "iperf3".into())],
+                grain: 0.25,
                 curves: serde_json::Map::new(),
             }],
         };
         let read = Recorded::from_json(report.to_json()).unwrap();
         assert!(read.machine.kernel.is_some() && read.machine.date.is_some());
+        assert_eq!((read.plan.bytes, read.plan.runs, read.plan.scale.as_deref()), (Some(5), Some(3), Some("quick")));
         let row = read.row("transport.mtu1500.goodput").unwrap();
         assert_eq!(row.contenders(), [(OURS, 3.0), ("quinn", 1.0)]);
         assert_eq!(row.runs_of(OURS), [3.0, 2.0, 4.0]);
@@ -310,6 +368,7 @@ mod tests {
         assert_eq!(row.spread_of("quinn"), Some(Spread { min: 1.0, max: 1.5, mad: 0.0 }));
         assert_eq!(row.failures(), [("scp", "check: no route; gave up: twice")]);
         assert_eq!(row.absent["iperf3"], "iperf3");
+        assert!(row.in_clear.is_some() && row.grain == 0.25);
     }
 
     #[test]
@@ -348,6 +407,33 @@ mod tests {
             |count: usize| json!({"rows": [{"name": "n", "unit": "us", "series": {"ours": vec![[0, 1]; count]}}]});
         assert!(Recorded::from_json(points(POINTS_MAX)).is_ok());
         assert!(Recorded::from_json(points(POINTS_MAX + 1)).is_err());
+    }
+
+    #[test]
+    fn numbers_no_machine_measures_are_refused() {
+        let is_taken = |value: f64| {
+            let rows = [
+                json!({"ours": value}),
+                json!({"peers": {"q": value}}),
+                json!({"spread": {"q": {"min": 0, "max": value, "mad": 0}}}),
+                json!({"runs": [{"q": value}]}),
+                json!({"series": {"q": [[value, 1.0]]}}),
+                json!({"points": {"q": [[1.0, value]]}}),
+                json!({"grain": value}),
+            ];
+            let taken = rows.map(|mut row| {
+                (row["name"], row["unit"]) = (json!("n"), json!("us"));
+                Recorded::from_json(json!({"rows": [row]})).is_ok()
+            });
+            assert!(taken.iter().all(|&is_taken| is_taken == taken[0]), "{value:e}: {taken:?}");
+            taken[0]
+        };
+        for value in [0.0, MAGNITUDE_MIN, MAGNITUDE_MAX, -MAGNITUDE_MAX] {
+            assert!(is_taken(value), "{value:e}");
+        }
+        for value in [1.7e308, MAGNITUDE_MAX * 1.001, MAGNITUDE_MIN * 0.999, 1e-310, -1e-310] {
+            assert!(!is_taken(value), "{value:e}");
+        }
     }
 
     #[test]
@@ -392,6 +478,14 @@ mod tests {
         assert!(failed.we_failed());
         assert!(!row(json!({"name": "n", "unit": "GB/s", "ours": 1.0})).we_failed());
         assert!(row(json!({"name": "n", "unit": "GB/s"})).we_failed());
+    }
+
+    #[test]
+    fn a_row_says_itself_who_does_not_encrypt() {
+        let told = row(json!({"name": "n", "unit": "GB/s", "in_clear": ["a peer of another release"]}));
+        assert!(told.is_in_clear("a peer of another release") && !told.is_in_clear("iperf3"));
+        let old = row(json!({"name": "n", "unit": "GB/s"}));
+        assert!(old.is_in_clear("iperf3") && !old.is_in_clear("quinn"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! A row is one quantity, measured for Wormhole (`ours`) and its peers in alternation. A contender with a run that did
 //! not complete or verify has no figure: its reason stands in `failed` instead. A peer that is not installed stands in
 //! `absent` with the package that has it. `ratios` is always ours divided by the peer's, so where less is better a
-//! ratio below 1 is good.
+//! ratio below 1 is good. `grain` is by how much values may be off because of how they were counted. `in_clear` names the contenders of the row that do not encrypt.
 //!
 //! Some rows carry what a picture is drawn from: `series` (`{contender: [[s, GB/s], …]}`, speed over time of the run
 //! nearest the median), `percentiles` (`{contender: [[percentile, us], …]}`) or `points` (`[[shards, GB/s], …]`, or by
@@ -13,6 +13,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
+use crate::peers;
 use crate::statistics::Summary;
 
 /// The contender that is Wormhole.
@@ -29,6 +30,8 @@ pub struct Row {
     pub figures: Vec<Figure>,
     /// Peers that are not installed, each with the packages it needs.
     pub absent: Vec<(String, String)>,
+    /// By how much a value may be off because of how it was counted; zero where that is below all noise.
+    pub grain: f64,
     /// What a picture is drawn from, by kind: `series`, `percentiles` or `points`. Stands in the JSON as it is.
     pub curves: Map<String, Value>,
 }
@@ -99,6 +102,16 @@ impl Figure {
     fn summary(&self) -> Option<Summary> {
         Summary::of(self.runs.as_deref().ok()?)
     }
+
+    /// Why there is no figure; `None` if there is one. Runs without a middle are a failure like any other.
+    fn failure(&self) -> Option<&str> {
+        match (&self.runs, self.summary()) {
+            (Err(reason), _) => Some(reason),
+            (Ok(runs), None) if runs.is_empty() => Some("no runs"),
+            (Ok(_), None) => Some("a run's value is no number"),
+            (Ok(_), Some(_)) => None,
+        }
+    }
 }
 
 impl Row {
@@ -107,12 +120,16 @@ impl Row {
         let reasons: Vec<String> = self
             .figures
             .iter()
-            .filter_map(|figure| {
-                let reason = figure.runs.as_ref().err()?;
-                Some(format!("{}: {reason}", figure.contender))
-            })
+            .filter_map(|figure| Some(format!("{}: {}", figure.contender, figure.failure()?)))
             .collect();
         (!reasons.is_empty()).then(|| reasons.join("; "))
+    }
+
+    /// The same row, its values counted in steps of `grain`.
+    #[must_use]
+    pub const fn with_grain(mut self, grain: f64) -> Self {
+        self.grain = grain;
+        self
     }
 
     /// The same row with a curve under `kind`.
@@ -176,15 +193,19 @@ impl Row {
             "runs": self.runs_json(),
             "spread": spread,
             "absent": absent,
+            "in_clear": self.in_clear(),
         });
         if let Some(reason) = self.failure() {
             row["failed"] = json!(reason);
             let reasons: Map<_, _> = self
                 .figures
                 .iter()
-                .filter_map(|figure| Some((figure.contender.clone(), json!(figure.runs.as_ref().err()?))))
+                .filter_map(|figure| Some((figure.contender.clone(), json!(figure.failure()?))))
                 .collect();
             row["failures"] = reasons.into();
+        }
+        if self.grain > 0.0 {
+            row["grain"] = json!(self.grain);
         }
         for (kind, curve) in &self.curves {
             row[kind.as_str()] = curve.clone();
@@ -192,11 +213,17 @@ impl Row {
         row
     }
 
+    /// The contenders that were tried and move their bytes unencrypted.
+    fn in_clear(&self) -> Vec<&str> {
+        self.figures.iter().map(|figure| figure.contender.as_str()).filter(|name| peers::is_in_clear(name)).collect()
+    }
+
     /// One object per round of the alternation, from contender to value.
     fn runs_json(&self) -> Vec<Value> {
         let complete: Vec<(&str, &[f64])> = self
             .figures
             .iter()
+            .filter(|figure| figure.failure().is_none())
             .filter_map(|figure| Some((figure.contender.as_str(), figure.runs.as_deref().ok()?)))
             .collect();
         let rounds = complete.iter().map(|(_, runs)| runs.len()).max().unwrap_or(0);
@@ -216,7 +243,8 @@ impl Row {
         let mut line = |text: std::fmt::Arguments<'_>| {
             writeln!(table, "{text}").expect("a String takes every write");
         };
-        line(format_args!("{}  ({}, {} is better)", self.name, self.unit.symbol(), self.unit.better()));
+        let grain = if self.grain > 0.0 { format!(", counted to {:.3}", self.grain) } else { String::new() };
+        line(format_args!("{}  ({}, {} is better{grain})", self.name, self.unit.symbol(), self.unit.better()));
         for figure in &self.figures {
             let name = &figure.contender;
             match (&figure.runs, figure.summary()) {
@@ -235,8 +263,10 @@ impl Row {
                         runs.len()
                     ));
                 }
-                (Err(reason), _) => line(format_args!("  {name:<20}   failed   {reason}")),
-                (Ok(_), None) => line(format_args!("  {name:<20}   failed   no runs")),
+                _ => {
+                    let reason = figure.failure().unwrap_or_default();
+                    line(format_args!("  {name:<20}   failed   {reason}"));
+                }
             }
         }
         for (peer, packages) in &self.absent {
@@ -255,6 +285,9 @@ fn ratio(ours: f64, peer: f64) -> Option<f64> {
 pub struct Report {
     /// See [`crate::machine::describe`].
     pub machine: Value,
+    /// How much was moved and how often, at which scale, by a program of which build profile: figures of two plans are
+    /// not compared.
+    pub plan: Value,
     /// In the order measured.
     pub rows: Vec<Row>,
 }
@@ -265,10 +298,11 @@ impl Report {
         self.rows.iter().all(|row| row.failure().is_none())
     }
 
-    /// The whole report as JSON: `machine` and `rows`.
+    /// The whole report as JSON: `machine`, `plan` and `rows`.
     pub fn to_json(&self) -> Value {
         json!({
             "machine": self.machine,
+            "plan": self.plan,
             "rows": self.rows.iter().map(Row::to_json).collect::<Vec<_>>(),
         })
     }
@@ -299,6 +333,7 @@ mod tests {
                 })
                 .collect(),
             absent: vec![("iperf3".into(), "iperf3".into())],
+            grain: 0.0,
             curves: Map::new(),
         }
     }
@@ -325,6 +360,7 @@ mod tests {
                     "quinn": {"min": 1.5, "max": 2.0, "mad": 0.0},
                 },
                 "absent": {"iperf3": "iperf3"},
+                "in_clear": [],
             })
         );
     }
@@ -338,9 +374,22 @@ mod tests {
         assert_eq!(json["failures"], json!({"ours": "hash differs"}));
         assert_eq!(json["ratios"], json!({}));
         assert_eq!(json["runs"], json!([{"quinn": 1.5}]));
-        let report = Report { machine: Value::Null, rows: vec![row] };
+        let report = Report { machine: Value::Null, plan: Value::Null, rows: vec![row] };
         assert!(!report.is_complete());
         assert!(report.to_table().contains("ours                   failed   hash differs"));
+    }
+
+    #[test]
+    fn runs_without_a_middle_are_a_failure() {
+        for (runs, reason) in [(&[][..], "no runs"), (&[1.0, f64::NAN], "a run's value is no number")] {
+            let row = row(&[("ours", Ok(&[2.0, 2.0])), ("quinn", Ok(runs))]);
+            assert_eq!(row.failure(), Some(format!("quinn: {reason}")));
+            let json = row.to_json();
+            assert_eq!((&json["failures"]["quinn"], &json["peers"]), (&json!(reason), &json!({})));
+            assert_eq!(json["runs"], json!([{"ours": 2.0}, {"ours": 2.0}]));
+            let report = Report { machine: Value::Null, plan: Value::Null, rows: vec![row] };
+            assert!(!report.is_complete() && report.to_table().contains(reason));
+        }
     }
 
     #[test]
@@ -348,15 +397,18 @@ mod tests {
         let row = row(&[("ours", Ok(&[2.0]))]);
         assert_eq!(row.failure(), None);
         assert_eq!(row.to_json()["peers"], json!({}));
-        let report = Report { machine: Value::Null, rows: vec![row] };
+        let report = Report { machine: Value::Null, plan: Value::Null, rows: vec![row] };
         assert!(report.is_complete());
         assert!(report.to_table().contains("absent   apt-get install iperf3"));
     }
 
     #[test]
     fn a_table_line_has_median_spread_and_ratio() {
-        let report =
-            Report { machine: Value::Null, rows: vec![row(&[("ours", Ok(&[3.0, 2.0, 4.0])), ("quinn", Ok(&[1.5]))])] };
+        let report = Report {
+            machine: Value::Null,
+            plan: Value::Null,
+            rows: vec![row(&[("ours", Ok(&[3.0, 2.0, 4.0])), ("quinn", Ok(&[1.5]))])],
+        };
         assert_eq!(
             report.to_table(),
             "transport.mtu1500.goodput  (GB/s, higher is better)\n  \
@@ -371,6 +423,16 @@ mod tests {
         let row = row(&[("ours", Ok(&[2.0]))]).with_curve("series", json!({"ours": [[0.1, 2.0]]}));
         assert_eq!(row.to_json()["series"], json!({"ours": [[0.1, 2.0]]}));
         assert_eq!(row.to_json()["ours"], 2.0);
+    }
+
+    #[test]
+    fn a_grain_is_said_where_there_is_one() {
+        let fine = row(&[("ours", Ok(&[2.0]))]);
+        assert!(fine.to_json().get("grain").is_none());
+        let coarse = fine.with_grain(0.0375);
+        assert_eq!(coarse.to_json()["grain"], 0.0375);
+        let table = Report { machine: Value::Null, plan: Value::Null, rows: vec![coarse] }.to_table();
+        assert!(table.contains("is better, counted to 0.037"), "{table}");
     }
 
     #[test]

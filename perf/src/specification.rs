@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail, ensure};
 
 use crate::arguments::Purpose;
-use crate::peers;
 use crate::recorded::{Recorded, RecordedRow};
 use crate::report::OURS;
 use crate::words;
@@ -160,7 +159,7 @@ fn ours(row: &RecordedRow) -> String {
 fn peers_of(row: &RecordedRow) -> String {
     let figures = row.contenders().into_iter().filter(|&(name, _)| name != OURS).map(|(name, median)| {
         let ratio = row.ratio(name).map(words::times);
-        let clear = peers::is_in_clear(name).then(|| "in clear".to_owned());
+        let clear = row.is_in_clear(name).then(|| "in clear".to_owned());
         let notes: Vec<String> = ratio.into_iter().chain(clear).collect();
         let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) };
         format!("{} {}{notes}", plain(name), words::figure(median))

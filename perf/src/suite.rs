@@ -2,8 +2,8 @@
 //! falls on all of them alike.
 //!
 //! Each contender is checked first, untimed: it moves all the bytes once and they must be the right ones. That is its
-//! warm-up too. Then the timed rounds: ours, peer, peer, ours, peer, peer… A contender that fails once is out and has
-//! no figure: a partial series would flatter it.
+//! warm-up too. Then the timed rounds, each in another order, so that nobody always comes after the same one. A contender
+//! that fails once is out and has no figure: a partial series would flatter it.
 
 use std::time::Duration;
 
@@ -11,7 +11,9 @@ use anyhow::{Context as _, ensure};
 
 use serde_json::{Map, Value, json};
 
+use crate::cpu_time::CpuTime;
 use crate::link::Point;
+use crate::machine;
 use crate::report::{Figure, Row, Unit};
 use crate::statistics::Summary;
 
@@ -35,6 +37,17 @@ pub struct Plan {
     pub runs: usize,
     /// How large everything else is.
     pub scale: Scale,
+}
+
+impl Plan {
+    /// The plan as the report keeps it, with the build profile of this program.
+    pub fn to_json(self) -> Value {
+        let scale = match self.scale {
+            Scale::Full => "full",
+            Scale::Quick => "quick",
+        };
+        json!({ "bytes": self.bytes, "runs": self.runs, "scale": scale, "profile": machine::PROFILE })
+    }
 }
 
 /// The two sizes of a plan.
@@ -63,9 +76,9 @@ pub struct Run {
     /// What the receiver waited.
     pub elapsed: Duration,
     /// CPU time of all processes of the serving end.
-    pub sender_cpu: Duration,
+    pub sender_cpu: CpuTime,
     /// CPU time of all processes of the receiving end.
-    pub receiver_cpu: Duration,
+    pub receiver_cpu: CpuTime,
     /// Speed over time; empty where nobody watched the link.
     pub over_time: Vec<Point>,
 }
@@ -86,12 +99,17 @@ impl Run {
 
     /// CPU seconds of the serving end per 1e9 bytes.
     pub fn sender_seconds_per_gigabyte(&self) -> f64 {
-        self.sender_cpu.as_secs_f64() / self.gigabytes()
+        self.sender_cpu.time.as_secs_f64() / self.gigabytes()
     }
 
     /// CPU seconds of the receiving end per 1e9 bytes.
     pub fn receiver_seconds_per_gigabyte(&self) -> f64 {
-        self.receiver_cpu.as_secs_f64() / self.gigabytes()
+        self.receiver_cpu.time.as_secs_f64() / self.gigabytes()
+    }
+
+    /// By how much CPU seconds per 1e9 bytes may be off, at either end.
+    pub fn grain_seconds_per_gigabyte(&self) -> f64 {
+        self.sender_cpu.grain.max(self.receiver_cpu.grain).as_secs_f64() / self.gigabytes()
     }
 
     // Exact up to 2^53 bytes, far beyond any fixture.
@@ -135,14 +153,27 @@ pub fn alternate<T: Outcome>(entries: Vec<Entry<'_, T>>, plan: Plan, note: &mut 
         lane.turn(note, "check", |contender, _| contender.verify());
     }
     for round in 1..=plan.runs {
-        for lane in &mut lanes {
-            lane.turn(note, &format!("run {round}"), |contender, runs| {
+        for index in order(round - 1, lanes.len()) {
+            lanes[index].turn(note, &format!("run {round}"), |contender, runs| {
                 runs.push(measured(contender, plan)?);
                 Ok(())
             });
         }
     }
     lanes.into_iter().map(Lane::finish).collect()
+}
+
+/// The order of `count` contenders in a round, counted from 0: a balanced Latin square (Williams, 1949). Over as many
+/// rounds as there are contenders, twice as many if they are odd, each comes equally often at each place and after each
+/// other one.
+fn order(round: usize, count: usize) -> Vec<usize> {
+    // 0, 1, n-1, 2, n-2, …: all steps from one to the next differ.
+    let zigzag = |place: usize| if place % 2 == 1 { place.div_ceil(2) } else { count - place / 2 };
+    let mut order: Vec<usize> = (0..count).map(|place| (zigzag(place) + round) % count).collect();
+    if count % 2 == 1 && (round / count) % 2 == 1 {
+        order.reverse();
+    }
+    order
 }
 
 fn measured<T: Outcome>(contender: &mut dyn Contender<T>, plan: Plan) -> anyhow::Result<T> {
@@ -202,7 +233,45 @@ pub fn row<T>(
             Err(reason) => Err(reason.clone()),
         },
     };
-    Row { name, unit, figures: series.iter().map(figure).collect(), absent: absent.to_vec(), curves: Map::new() }
+    Row {
+        name,
+        unit,
+        figures: series.iter().map(figure).collect(),
+        absent: absent.to_vec(),
+        grain: 0.0,
+        curves: Map::new(),
+    }
+}
+
+/// The last of several parts of one row, each with a word for itself: a contender that failed in one of them has failed,
+/// also where its figure comes from the last part alone.
+pub fn folded<T>(parts: Vec<(String, Vec<Series<T>>)>) -> Vec<Series<T>> {
+    let mut reasons: Vec<(String, String)> = Vec::new();
+    let mut last = Vec::new();
+    for (part, all) in parts {
+        for series in &all {
+            if let Err(reason) = &series.runs {
+                reasons.push((series.contender.clone(), format!("{part}: {reason}")));
+            }
+        }
+        last = all;
+    }
+    for series in &mut last {
+        let of_contender: Vec<&str> = reasons
+            .iter()
+            .filter(|(contender, _)| *contender == series.contender)
+            .map(|(_, reason)| reason.as_str())
+            .collect();
+        if !of_contender.is_empty() {
+            series.runs = Err(of_contender.join("; "));
+        }
+    }
+    last
+}
+
+/// The coarsest grain of all runs.
+pub fn grain<T>(series: &[Series<T>], of_run: impl Fn(&T) -> f64) -> f64 {
+    series.iter().filter_map(|series| series.runs.as_ref().ok()).flatten().map(of_run).fold(0.0, f64::max)
 }
 
 /// For each contender with runs, what `curve` makes of the run whose `quantity` is nearest the median: a whole run
@@ -222,11 +291,13 @@ pub fn typical<T>(series: &[Series<T>], quantity: impl Fn(&T) -> f64, curve: imp
 /// The rows of speed and of CPU at both ends; the speed's name is `prefix` with `speed` behind it.
 pub fn rows(prefix: &str, speed: &str, series: &[Series], absent: &[(String, String)]) -> [Row; 3] {
     let cpu = Unit::SecondsPerGigabyte;
+    let grain = grain(series, Run::grain_seconds_per_gigabyte);
     [
         row(format!("{prefix}{speed}"), Unit::GigabytesPerSecond, series, absent, Run::gigabytes_per_second)
             .with_curve("series", typical(series, Run::gigabytes_per_second, |run| json!(run.over_time))),
-        row(format!("{prefix}.cpu_sender"), cpu, series, absent, Run::sender_seconds_per_gigabyte),
-        row(format!("{prefix}.cpu_receiver"), cpu, series, absent, Run::receiver_seconds_per_gigabyte),
+        row(format!("{prefix}.cpu_sender"), cpu, series, absent, Run::sender_seconds_per_gigabyte).with_grain(grain),
+        row(format!("{prefix}.cpu_receiver"), cpu, series, absent, Run::receiver_seconds_per_gigabyte)
+            .with_grain(grain),
     ]
 }
 
@@ -278,8 +349,8 @@ mod tests {
             Ok(Run {
                 bytes: self.bytes,
                 elapsed: Duration::from_millis(500),
-                sender_cpu: Duration::from_millis(400),
-                receiver_cpu: Duration::from_millis(300),
+                sender_cpu: CpuTime { time: Duration::from_millis(400), grain: Duration::from_millis(20) },
+                receiver_cpu: CpuTime::exact(Duration::from_millis(300)),
                 over_time: vec![[0.1, 2.0]],
             })
         }
@@ -295,10 +366,36 @@ mod tests {
         let log = RefCell::default();
         let entries = vec![entry(&log, "ours", PLAN.bytes, None), entry(&log, "peer", PLAN.bytes, None)];
         let series = alternate(entries, PLAN, &mut |_| {});
-        assert_eq!(*log.borrow(), ["ours verify", "peer verify", "ours run", "peer run", "ours run", "peer run"]);
+        assert_eq!(*log.borrow(), ["ours verify", "peer verify", "ours run", "peer run", "peer run", "ours run"]);
         for series in series {
             assert_eq!(series.runs.unwrap().len(), PLAN.runs);
         }
+    }
+
+    #[test]
+    fn nobody_always_follows_the_same_one() {
+        for count in 1..=8 {
+            let rounds = if count % 2 == 0 { count } else { 2 * count };
+            let mut places = vec![vec![0; count]; count];
+            let mut follows = vec![vec![0; count]; count];
+            for round in 0..rounds {
+                let order = order(round, count);
+                for (place, &lane) in order.iter().enumerate() {
+                    places[lane][place] += 1;
+                }
+                for pair in order.windows(2) {
+                    follows[pair[0]][pair[1]] += 1;
+                }
+            }
+            let expected = rounds / count;
+            assert!(places.iter().flatten().all(|&times| times == expected), "{count}: {places:?}");
+            for (one, row) in follows.iter().enumerate() {
+                for (other, &times) in row.iter().enumerate() {
+                    assert_eq!(times, if one == other { 0 } else { expected }, "{count}: {one} before {other}");
+                }
+            }
+        }
+        assert!(order(3, 0).is_empty());
     }
 
     #[test]
@@ -326,6 +423,19 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_in_any_part_is_one_of_the_whole() {
+        let of = |contender: &str, runs: Result<Vec<u8>, String>| Series { contender: contender.into(), runs };
+        let parts = vec![
+            ("1 shard".to_owned(), vec![of("ours", Err("run 2: lost".into())), of("sshfs", Ok(vec![1]))]),
+            ("2 shards".to_owned(), vec![of("ours", Ok(vec![3])), of("sshfs", Ok(vec![4]))]),
+        ];
+        let whole = folded(parts);
+        assert_eq!(whole[0].runs, Err("1 shard: run 2: lost".into()));
+        assert_eq!(whole[1].runs, Ok(vec![4]));
+        assert!(folded::<u8>(Vec::new()).is_empty());
+    }
+
+    #[test]
     fn the_typical_run_is_the_one_nearest_the_median() {
         struct Number(f64);
         impl Outcome for Number {
@@ -346,6 +456,7 @@ mod tests {
         let log = RefCell::default();
         let series = alternate(vec![entry(&log, "ours", PLAN.bytes, None)], PLAN, &mut |_| {});
         let rows = rows("transport.mtu1500", ".goodput", &series, &[]);
+        assert_eq!(rows.each_ref().map(|row| row.grain), [0.0, 0.02, 0.02]);
         let found = rows.map(|row| (row.to_json()["ours"].as_f64(), row.name));
         assert_eq!(
             found,

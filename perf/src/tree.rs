@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 
 use crate::fingerprint;
 use crate::fixture;
+use crate::sample::{Sample, Stopwatch};
+use crate::statistics::Summary;
 
 /// The deepest tree that is walked; each level holds a descriptor open.
 const DEPTH_MAX: usize = 400;
@@ -23,6 +25,12 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Paths a storm goes through again and again.
 const STORM_PATHS_MAX: usize = 10_000;
+
+/// What is read of a file whose first byte is waited for: a page.
+const FIRST_BLOCK_BYTES: usize = 4096;
+
+/// What [`open_and_read`] asks for at a time, as `dd bs=1M` does.
+const READ_BYTES: usize = 1 << 20;
 
 /// Single requests between two looks at the clock.
 const STORM_STEP: usize = 64;
@@ -328,27 +336,89 @@ fn collect(root: &Path, paths: &mut Vec<PathBuf>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Opens every file in the folder `root` and reads its first block, twice; returns the two medians in microseconds as
-/// a line of JSON.
+/// How long the first bytes of a folder's files took, microseconds; medians over the files.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FirstBytes {
+    /// From just before the open to the first bytes.
+    pub with_open_us: f64,
+    /// From the return of the open to the first bytes.
+    pub after_open_us: f64,
+}
+
+impl FirstBytes {
+    fn to_json(self) -> Value {
+        json!({ "with_open_us": self.with_open_us, "after_open_us": self.after_open_us })
+    }
+
+    /// Reads the line of [`first_bytes`]: the pass that opened each file for the first time, and the one after it.
+    ///
+    /// # Errors
+    /// If it is not such JSON.
+    pub fn from_line(line: &str) -> anyhow::Result<[Self; 2]> {
+        let value: Value = serde_json::from_str(line).context("first bytes are one JSON object")?;
+        let pass = |name: &str| {
+            let number = |key: &str| value[name][key].as_f64().with_context(|| format!("no {name} {key}"));
+            anyhow::Ok(Self { with_open_us: number("with_open_us")?, after_open_us: number("after_open_us")? })
+        };
+        Ok([pass("cold")?, pass("warm")?])
+    }
+}
+
+/// Opens every file in the folder `root` and reads its first block, twice; returns the line that
+/// [`FirstBytes::from_line`] reads. The folder is the first of a tree whose files have `file_bytes` bytes each, which
+/// says what must come.
 ///
 /// # Errors
-/// If there is no file or one cannot be read.
-pub fn first_bytes(root: &Path) -> anyhow::Result<String> {
+/// If there is no file, one cannot be read, or other bytes come than the tree was made of.
+pub fn first_bytes(root: &Path, file_bytes: u64) -> anyhow::Result<String> {
     let mut names: Vec<PathBuf> = fs::read_dir(root)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
     names.sort_unstable();
-    let pass = || -> anyhow::Result<f64> {
-        let mut block = vec![0; 4096];
-        let mut latencies = Vec::with_capacity(names.len());
-        for name in &names {
+    let mut source = fixture::pattern();
+    let expected: Vec<Vec<u8>> = (0..names.len() as u64)
+        .map(|index| {
+            let mut block =
+                vec![0; usize::try_from(file_bytes).map_or(FIRST_BLOCK_BYTES, |all| all.min(FIRST_BLOCK_BYTES))];
+            source.set_position(index * file_bytes);
+            source.fill(&mut block);
+            block
+        })
+        .collect();
+    let pass = || -> anyhow::Result<FirstBytes> {
+        let mut block = vec![0; FIRST_BLOCK_BYTES];
+        let (mut with_open, mut after_open) = (Vec::new(), Vec::new());
+        for (name, expected) in names.iter().zip(&expected) {
             let started = Instant::now();
-            let length = File::open(name)?.read(&mut block)?;
-            latencies.push(started.elapsed().as_secs_f64() * 1e6);
+            let mut file = File::open(name)?;
+            let opened = Instant::now();
+            let length = file.read(&mut block)?;
+            let ended = Instant::now();
+            with_open.push((ended - started).as_secs_f64() * 1e6);
+            after_open.push((ended - opened).as_secs_f64() * 1e6);
             ensure!(length > 0, "{} is empty", name.display());
+            ensure!(expected.starts_with(&block[..length]), "{} begins with other bytes than its own", name.display());
         }
-        Ok(crate::statistics::Summary::of(&latencies).context("no file to open")?.median)
+        let median = |latencies: &[f64]| anyhow::Ok(Summary::of(latencies).context("no file to open")?.median);
+        Ok(FirstBytes { with_open_us: median(&with_open)?, after_open_us: median(&after_open)? })
     };
     let (cold, warm) = (pass()?, pass()?);
-    Ok(json!({ "cold_us": cold, "warm_us": warm }).to_string())
+    Ok(json!({ "cold": cold.to_json(), "warm": warm.to_json() }).to_string())
+}
+
+/// Opens `file`, reads it to its end and throws it away; the clock runs from just before the open to the last byte.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn open_and_read(file: &Path) -> anyhow::Result<Sample> {
+    let mut block = vec![0; READ_BYTES];
+    let mut bytes = 0;
+    let watch = Stopwatch::start();
+    let mut opened = File::open(file).with_context(|| format!("cannot open {}", file.display()))?;
+    loop {
+        match opened.read(&mut block)? {
+            0 => return Ok(watch.stop(bytes)),
+            length => bytes += length as u64,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -402,12 +472,35 @@ mod tests {
             assert_eq!(Storm::from_word(kind.word()), Some(kind));
             assert!(storm(&root, kind, Duration::from_millis(5)).unwrap() > 0.0);
         }
-        let line: Value = serde_json::from_str(&first_bytes(&root.join("folder-0000")).unwrap()).unwrap();
-        assert!(line["cold_us"].as_f64() > Some(0.0) && line["warm_us"].as_f64() > Some(0.0));
+        for pass in FirstBytes::from_line(&first_bytes(&root.join("folder-0000"), 100).unwrap()).unwrap() {
+            assert!(pass.after_open_us > 0.0 && pass.with_open_us > pass.after_open_us, "{pass:?}");
+        }
         let empty = directory.destination("empty");
         fs::create_dir(&empty).unwrap();
         assert!(storm(&empty, Storm::Stat, Duration::ZERO).is_err());
-        assert!(first_bytes(&empty).is_err());
+        assert!(first_bytes(&empty, 100).is_err());
+    }
+
+    #[test]
+    fn first_bytes_that_are_not_the_files_are_found() {
+        let (_directory, root) = made(WIDE);
+        let folder = root.join("folder-0000");
+        assert!(first_bytes(&folder, 100).is_ok());
+        // The same length, and right but for one byte of one file.
+        let file = folder.join("file-0003");
+        let mut bytes = fs::read(&file).unwrap();
+        bytes[99] ^= 1;
+        fs::write(&file, &bytes).unwrap();
+        let error = first_bytes(&folder, 100).unwrap_err();
+        assert!(error.to_string().contains("file-0003"), "{error}");
+    }
+
+    #[test]
+    fn a_whole_read_counts_the_open_and_every_byte() {
+        let (_directory, root) = made(WIDE);
+        let sample = open_and_read(&root.join("folder-0000/file-0000")).unwrap();
+        assert!(sample.bytes == 100 && sample.elapsed > Duration::ZERO, "{sample:?}");
+        assert!(open_and_read(&root.join("none")).is_err());
     }
 
     #[test]

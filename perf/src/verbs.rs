@@ -75,11 +75,18 @@ pub enum Verb {
     FirstBytes {
         /// The folder they lie in.
         root: PathBuf,
+        /// The length of each.
+        file_bytes: u64,
+    },
+    /// Open a file and read all of it.
+    OpenRead {
+        /// Which.
+        file: PathBuf,
     },
 }
 
 /// The verbs as clap knows them.
-pub fn commands() -> [Command; 7] {
+pub fn commands() -> [Command; 8] {
     let mtu = || Arg::new("mtu").long("mtu").required(true).value_parser(value_parser!(u32));
     let milliseconds = || Arg::new("limit_ms").required(true).value_parser(value_parser!(u64));
     [
@@ -110,7 +117,9 @@ pub fn commands() -> [Command; 7] {
             path("root"),
             milliseconds(),
         ]),
-        hidden("__first-bytes").arg(path("root")),
+        hidden("__first-bytes")
+            .args([path("root"), Arg::new("file_bytes").required(true).value_parser(value_parser!(u64))]),
+        hidden("__open-read").arg(path("file")),
         hidden("__text").args([address(), Arg::new("path").required(true)]),
     ]
 }
@@ -158,7 +167,8 @@ impl Verb {
             "__walk" => Self::Walk { depth: value(matches, "depth"), root: path("root") },
             "__storm" => Self::Storm { storm: value(matches, "storm"), root: path("root"), limit: limit() },
             "__text" => Self::Text { host: value(matches, "address"), path: value(matches, "path") },
-            "__first-bytes" => Self::FirstBytes { root: path("root") },
+            "__first-bytes" => Self::FirstBytes { root: path("root"), file_bytes: value(matches, "file_bytes") },
+            "__open-read" => Self::OpenRead { file: path("file") },
             _ => return None,
         })
     }
@@ -171,7 +181,9 @@ impl Verb {
         match self {
             Self::S2nServer { listen, identity, mtu } => s2n_peer::serve(listen, &identity, mtu).map(|()| None),
             Self::S2nClient { mode, server, certificate, bytes, mtu } => match mode {
-                Mode::Read => s2n_peer::fetch(server, &certificate, mtu, bytes).map(|sample| Some(sample.to_line())),
+                Mode::Read => {
+                    s2n_peer::fetch(server, &certificate, mtu, bytes).map(|sample| Some(sample.at_end().to_line()))
+                }
                 Mode::Verify => s2n_peer::verify(server, &certificate, mtu, bytes).map(|()| None),
             },
             Self::Random { file, reference, load } => random_load::run(&file, &reference, load).map(Some),
@@ -181,7 +193,8 @@ impl Verb {
                 let code = std::env::var(CODE_VARIABLE).with_context(|| format!("{CODE_VARIABLE} is not set"))?;
                 ours::read_text(host, &code, &path, pair::MANIFEST_BYTES_MAX).map(Some)
             }
-            Self::FirstBytes { root } => tree::first_bytes(&root).map(Some),
+            Self::FirstBytes { root, file_bytes } => tree::first_bytes(&root, file_bytes).map(Some),
+            Self::OpenRead { file } => tree::open_and_read(&file).map(|sample| Some(sample.to_line())),
         }
     }
 }
@@ -216,6 +229,11 @@ mod tests {
             Some(Verb::S2nClient { mode: Mode::Verify, bytes: 5, mtu: 9000, .. })
         ));
         assert!(matches!(parsed("perf __walk content /m"), Some(Verb::Walk { depth: Depth::Content, .. })));
+        assert!(matches!(
+            parsed("perf __first-bytes /m/first 65536"),
+            Some(Verb::FirstBytes { file_bytes: 65_536, .. })
+        ));
+        assert!(matches!(parsed("perf __open-read /m/file"), Some(Verb::OpenRead { .. })));
         assert!(matches!(parsed("perf __storm open /m 10"), Some(Verb::Storm { storm: Storm::Open, .. })));
     }
 

@@ -3,7 +3,7 @@
 use crate::report::OURS;
 
 /// Words of row names that read better spelled out; any other word stands for itself.
-const WORDS: [(&str, &str); 24] = [
+const WORDS: [(&str, &str); 26] = [
     ("goodput", "Goodput, one stream"),
     ("cpu_sender", "CPU per GB, sending"),
     ("cpu_receiver", "CPU per GB, receiving"),
@@ -11,7 +11,7 @@ const WORDS: [(&str, &str); 24] = [
     ("sequential_warm", "Sequential read, warm"),
     ("warm_l1", "Sequential read, warm in memory, kernel caches dropped"),
     ("warm_page_cache", "Sequential read, warm in the kernel"),
-    ("by_size", "Sequential read of files by size"),
+    ("by_size", "Open and read of whole files, by size"),
     ("shards", "All readers of a host, by shards"),
     ("qd1_p50", "4 KiB reads one at a time, median"),
     ("qd1_p90", "4 KiB reads one at a time, p90"),
@@ -26,8 +26,10 @@ const WORDS: [(&str, &str); 24] = [
     ("stat_storm", "stat, cached"),
     ("open_storm", "open and close"),
     ("read_tree", "Reading all files through a mount"),
-    ("first_byte_cold", "First byte after open, cold"),
-    ("first_byte_warm", "First byte after open, warm"),
+    ("first_byte_cold", "Open and first byte, cold"),
+    ("first_byte_warm", "Open and first byte, warm"),
+    ("first_byte_after_open_cold", "First byte after open, cold"),
+    ("first_byte_after_open_warm", "First byte after open, warm"),
 ];
 
 /// Parts of row names that are written in capitals.

@@ -5,7 +5,6 @@ use maud::{Markup, html};
 use super::headline::verdict;
 use super::marks::{self, anchor, per_cent};
 use super::scale::Scale;
-use crate::peers;
 use crate::recorded::RecordedRow;
 use crate::report::OURS;
 use crate::words;
@@ -92,7 +91,7 @@ pub fn chart(index: usize, row: &RecordedRow) -> Markup {
 
 fn bar(row: &RecordedRow, name: &str, median: f64, scale: &Scale, top: usize) -> Markup {
     let class = if name == OURS { "bar ours" } else { "bar" };
-    let clear = peers::is_in_clear(name);
+    let clear = row.is_in_clear(name);
     let ratio = row.ratio(name);
     let spread = row.spread_of(name).filter(|spread| spread.max > spread.min);
     html! {

@@ -2,7 +2,6 @@
 
 use maud::{Markup, html};
 
-use crate::peers;
 use crate::recorded::{Recorded, RecordedRow};
 use crate::words;
 
@@ -52,7 +51,7 @@ pub fn standings(row: &RecordedRow) -> Vec<Standing<'_>> {
         .keys()
         .filter_map(|peer| {
             let advantage = standing(peer)?;
-            Some(Standing { row, peer, advantage, is_in_clear: peers::is_in_clear(peer) })
+            Some(Standing { row, peer, advantage, is_in_clear: row.is_in_clear(peer) })
         })
         .collect();
     standings.sort_by(|one, other| one.advantage.total_cmp(&other.advantage));

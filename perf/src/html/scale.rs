@@ -21,6 +21,13 @@ enum Kind {
 /// Marks on a linear axis, about; more crowd a phone's width.
 const MARKS: f64 = 4.0;
 
+/// Marks on any axis, at most, whatever its ends are; with round steps there are never as many.
+const MARKS_MAX: u32 = 64;
+
+/// The least magnitude an axis tells from zero, and the greatest it reaches: quotients of any two values a report may
+/// have ([`crate::recorded::MAGNITUDE_MIN`]) lie within.
+const MAGNITUDES: (f64, f64) = (1e-30, 1e30);
+
 /// Marks on a logarithmic axis, at most.
 const LOG_MARKS_MAX: usize = 6;
 
@@ -30,7 +37,7 @@ const MAXIMUM_NINES: f64 = 0.7;
 impl Scale {
     /// From zero to a round number not below `greatest`.
     pub fn from_zero(greatest: f64) -> Self {
-        let greatest = if greatest.is_finite() && greatest > 0.0 { greatest } else { 1.0 };
+        let greatest = if greatest.is_finite() && greatest > 0.0 { bounded(greatest) } else { 1.0 };
         let step = round_step(greatest / MARKS);
         // A hair of slack: 0.3 / 0.1 must be 3 steps, not 4.
         let to = (greatest / step - 1e-9).ceil() * step;
@@ -39,8 +46,8 @@ impl Scale {
 
     /// From a round number not above `least` to one not below `greatest`, both above zero, in equal quotients.
     pub fn logarithmic(least: f64, greatest: f64) -> Self {
-        let least = if least > 0.0 { least } else { f64::MIN_POSITIVE };
-        let greatest = greatest.max(least);
+        let least = bounded(least);
+        let greatest = bounded(greatest).max(least);
         let to = round_step(greatest);
         // The round number below is the one above, turned over: 1/1, 1/2 and 1/5 are 10, 5 and 2 tenths.
         let from = 1.0 / round_step(1.0 / least);
@@ -51,8 +58,8 @@ impl Scale {
 
     /// From `least` to `greatest` exactly, in equal quotients; for axes whose marks are the values themselves.
     pub fn quotients(least: f64, greatest: f64) -> Self {
-        let least = if least > 0.0 { least } else { f64::MIN_POSITIVE };
-        let (from, to) = (least.log10(), greatest.max(least).log10());
+        let least = bounded(least);
+        let (from, to) = (least.log10(), bounded(greatest).max(least).log10());
         // One value alone stands in the middle.
         let (from, to) = if to - from < 1e-9 { (from - 0.5, to + 0.5) } else { (from, to) };
         Self { kind: Kind::Logarithmic, from, to, step: 0.0 }
@@ -60,6 +67,9 @@ impl Scale {
 
     /// From `least` to `greatest` exactly, in equal steps.
     pub fn between(least: f64, greatest: f64) -> Self {
+        let most = MAGNITUDES.1;
+        let (least, greatest) = (least.clamp(-most, most), greatest.clamp(-most, most));
+        let least = if least.is_nan() { 0.0 } else { least };
         let (from, to) = if greatest > least { (least, greatest) } else { (least - 0.5, least + 0.5) };
         Self { kind: Kind::Linear, from, to, step: (to - from) / MARKS }
     }
@@ -96,13 +106,8 @@ impl Scale {
     pub fn marks(&self) -> Vec<f64> {
         match self.kind {
             Kind::Linear => {
-                let mut marks = Vec::new();
-                let mut mark = self.from;
-                while mark <= self.to + self.step / 2.0 {
-                    marks.push(mark);
-                    mark += self.step;
-                }
-                marks
+                let mark = |index: u32| self.from + f64::from(index) * self.step;
+                (0..MARKS_MAX).map(mark).take_while(|&mark| mark <= self.to + self.step / 2.0).collect()
             }
             Kind::Logarithmic => self.log_marks(),
             Kind::Percentile => {
@@ -124,24 +129,26 @@ impl Scale {
             }
         }
         // Many decades: every second, every third…
-        let mut every = 2.0;
-        while best.len() > LOG_MARKS_MAX {
-            best = self.decades(&[1.0], every);
-            every += 1.0;
-        }
-        best
+        (2..=MARKS_MAX)
+            .map(|every| self.decades(&[1.0], f64::from(every)))
+            .find(|marks| marks.len() <= LOG_MARKS_MAX)
+            .unwrap_or(best)
     }
 
     fn decades(&self, mantissas: &[f64], every: f64) -> Vec<f64> {
-        let mut marks = Vec::new();
-        let mut decade = (self.from / every).floor() * every;
-        while decade <= self.to {
-            let of_decade = mantissas.iter().map(|mantissa| mantissa * 10.0_f64.powf(decade));
-            marks.extend(of_decade.filter(|mark| (self.from - 1e-9..=self.to + 1e-9).contains(&mark.log10())));
-            decade += every;
-        }
-        marks
+        let first = (self.from / every).floor() * every;
+        (0..MARKS_MAX)
+            .map(|index| first + f64::from(index) * every)
+            .take_while(|&decade| decade <= self.to)
+            .flat_map(|decade| mantissas.iter().map(move |mantissa| mantissa * 10.0_f64.powf(decade)))
+            .filter(|mark| (self.from - 1e-9..=self.to + 1e-9).contains(&mark.log10()))
+            .collect()
     }
+}
+
+/// A value as a logarithmic axis takes it: within [`MAGNITUDES`], and the least of them if it is none above zero.
+fn bounded(value: f64) -> f64 {
+    if value > MAGNITUDES.0 { value.min(MAGNITUDES.1) } else { MAGNITUDES.0 }
 }
 
 /// How many nines a percentile has: 90 has one, 99 two, 50 about a third of one, 100 without end.
@@ -213,12 +220,33 @@ mod tests {
         assert_eq!(round(marks(60.0, 600.0)), [50.0, 100.0, 200.0, 500.0, 1000.0]);
         assert_eq!(round(marks(65.0, 80.0)), [50.0, 100.0]);
         assert_eq!(marks(1.0, 1000.0).len(), 4);
-        for decades in [1, 2, 3, 7, 20, 300] {
+        for decades in [1, 2, 3, 7, 20, 30] {
             let count = marks(1.0, 10.0_f64.powi(decades)).len();
             assert!((2..=LOG_MARKS_MAX).contains(&count), "{decades}: {count}");
         }
         assert_eq!(Scale::logarithmic(5.0, 5.0).place(5.0).round(), 0.0);
         assert!(Scale::logarithmic(0.0, 5.0).place(0.0) < 0.1);
+    }
+
+    #[test]
+    fn no_number_makes_an_axis_without_end() {
+        let hostile =
+            [0.0, -1.0, 5e-324, 1e-310, 1e-12, 1.0, 1e15, 1.7e308, f64::INFINITY, f64::NEG_INFINITY, f64::NAN];
+        let check = |scale: Scale, value: f64| {
+            assert!(scale.marks().len() <= MARKS_MAX as usize, "{scale:?}");
+            assert!((0.0..=100.0).contains(&scale.place(value)), "{scale:?} {value}");
+        };
+        for one in hostile {
+            check(Scale::from_zero(one), one);
+            check(Scale::percentile([one, 50.0].into_iter()), one);
+            for other in hostile {
+                for scale in [Scale::logarithmic(one, other), Scale::quotients(one, other), Scale::between(one, other)]
+                {
+                    check(scale, one);
+                    check(scale, other);
+                }
+            }
+        }
     }
 
     #[test]

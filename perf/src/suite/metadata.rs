@@ -14,7 +14,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::{Map, Value, json};
 
 use super::mounter::{self, Mounter, Presence, STEP_LIMIT};
-use super::{Contender, Outcome, Plan, RUN_LIMIT, Scale, Series, alternate, row};
+use super::{Contender, Outcome, Plan, RUN_LIMIT, Scale, Series, alternate, folded, row};
 use crate::fixture::Directory;
 use crate::lab::{End, Lab};
 use crate::memory;
@@ -184,8 +184,13 @@ impl Contender<NamesRun> for Names<'_> {
     }
 }
 
-/// The runs over one share, and how many files are in it.
-type Sized = (usize, Vec<Series<MountingRun>>);
+/// The runs over one share.
+struct Sized {
+    /// How many files are in it.
+    files: usize,
+    series: Vec<Series<MountingRun>>,
+    absent: Vec<(String, String)>,
+}
 
 fn mounting(
     prefix: &str,
@@ -196,7 +201,7 @@ fn mounting(
 ) -> anyhow::Result<Sized> {
     note(&format!("{prefix}: mounting {files} files"));
     let lab = Lab::up(MTU)?;
-    let (mounters, _) = mounter::contenders(&lab, &directory.share(), &["sshfs"], &[]);
+    let (mounters, absent) = mounter::contenders(&lab, &directory.share(), &["sshfs"], &[]);
     let entries = mounters
         .into_iter()
         .map(|(name, mounter)| {
@@ -207,23 +212,25 @@ fn mounting(
             (name, contender)
         })
         .collect();
-    Ok((files, alternate(entries, plan, note)))
+    Ok(Sized { files, series: alternate(entries, plan, note), absent })
 }
 
 /// Rows named after the largest share, with a point for each.
 fn mount_rows(prefix: &str, sizes: &[Sized]) -> Vec<Row> {
-    let Some((files, largest)) = sizes.last() else {
+    let Some(Sized { files, absent, .. }) = sizes.last() else {
         return Vec::new();
     };
     let name = if *files == MILLION.files() { "1m" } else { "10k" };
+    // A curve with a point missing is a failure, also where the row's own figure is there.
+    let whole = folded(sizes.iter().map(|size| (format!("{} files", size.files), size.series.clone())).collect());
     let time = |run: &MountingRun| milliseconds(run.elapsed);
     let memory = |run: &MountingRun| run.memory_mebibytes;
-    let our_sizes: Vec<Sized> = sizes.iter().map(|(files, series)| (*files, ours(series))).collect();
+    let is_ours = |contender: &str| contender == OURS;
     vec![
-        row(format!("{prefix}.mount_{name}"), Unit::Milliseconds, largest, &[], time)
-            .with_points("files", points(sizes, time)),
-        row(format!("{prefix}.mount_{name}_memory"), Unit::Mebibytes, &ours(largest), &[], memory)
-            .with_points("files", points(&our_sizes, memory)),
+        row(format!("{prefix}.mount_{name}"), Unit::Milliseconds, &whole, absent, time)
+            .with_points("files", points(sizes, |_| true, time)),
+        row(format!("{prefix}.mount_{name}_memory"), Unit::Mebibytes, &ours(&whole), &[], memory)
+            .with_points("files", points(sizes, is_ours, memory)),
     ]
 }
 
@@ -232,11 +239,15 @@ fn ours(series: &[Series<MountingRun>]) -> Vec<Series<MountingRun>> {
     series.iter().filter(|series| series.contender == OURS).cloned().collect()
 }
 
-/// `[files, median]` for each share and contender.
-fn points(sizes: &[Sized], quantity: impl Fn(&MountingRun) -> f64) -> Map<String, Value> {
+/// `[files, median]` for each share and each contender that is wanted.
+fn points(
+    sizes: &[Sized],
+    is_wanted: impl Fn(&str) -> bool,
+    quantity: impl Fn(&MountingRun) -> f64,
+) -> Map<String, Value> {
     let mut points: Map<String, Value> = Map::new();
-    for (files, all) in sizes {
-        for series in all {
+    for Sized { files, series: all, .. } in sizes {
+        for series in all.iter().filter(|series| is_wanted(&series.contender)) {
             let values: Vec<f64> = series.runs.iter().flatten().map(&quantity).collect();
             let Some(summary) = Summary::of(&values) else { continue };
             let of_contender = points.entry(series.contender.clone()).or_insert_with(|| json!([]));
@@ -315,16 +326,25 @@ mod tests {
             contender: contender.into(),
             runs: Ok(times.iter().map(|&ms| run(ms)).collect()),
         };
-        let sizes = [
-            (10, vec![of("ours", &[1, 2, 3]), of("sshfs", &[9])]),
-            (20, vec![of("ours", &[5]), Series { contender: "sshfs".into(), runs: Err("no".into()) }]),
+        let failed = |contender: &str| Series { contender: contender.into(), runs: Err("no".into()) };
+        let absent = vec![("rclone-sftp".to_owned(), "rclone".to_owned())];
+        let mut sizes = [
+            Sized { files: 10, series: vec![of("ours", &[1, 2, 3]), of("sshfs", &[9])], absent: absent.clone() },
+            Sized { files: 20, series: vec![of("ours", &[5]), failed("sshfs")], absent: absent.clone() },
         ];
-        let found = points(&sizes, |run| milliseconds(run.elapsed));
+        let found = points(&sizes, |_| true, |run| milliseconds(run.elapsed));
         assert_eq!(Value::from(found), json!({"ours": [[10, 2.0], [20, 5.0]], "sshfs": [[10, 9.0]]}));
         let rows = mount_rows("metadata.mtu1500", &sizes);
         assert_eq!(
             rows.iter().map(|row| row.name.as_str()).collect::<Vec<_>>(),
             ["metadata.mtu1500.mount_10k", "metadata.mtu1500.mount_10k_memory"]
         );
+        assert_eq!(rows[0].absent, absent);
+        assert_eq!(rows[0].failure().as_deref(), Some("sshfs: 20 files: no"));
+        assert_eq!(rows[1].curves["points"], json!({"ours": [[10, 1.0], [20, 1.0]]}));
+        // The smaller share counts as well.
+        sizes[0].series[0] = failed("ours");
+        let rows = mount_rows("metadata.mtu1500", &sizes);
+        assert_eq!(rows[1].failure().as_deref(), Some("ours: 10 files: no"));
     }
 }

@@ -8,6 +8,9 @@
 //! a third with nothing dropped, beside the same read of a local file. That one lies on tmpfs, whose small pages are
 //! copied slower than the large ones of a mount's page cache, so that a mount may well be ahead.
 //!
+//! By size, a reader of our own times the open and the read together: a mount may fetch the bytes of a small file with
+//! its open, and `dd` starts its clock after that.
+//!
 //! Copies write to memory and are timed from start to exit, connection included; each copy is hashed.
 
 use std::fs;
@@ -20,12 +23,13 @@ use serde_json::{Map, Value, json};
 
 use super::mounter::{self, Mounter, Ours};
 use super::{Contender, Entry, Plan, RUN_LIMIT, Run, Scale, Series, alternate, present, row, rows};
-use crate::cpu_time;
+use crate::cpu_time::{self, CpuTime};
 use crate::fixture::{self, Fixture};
 use crate::lab::{End, Lab};
 use crate::link::LinkWatch;
 use crate::process::Process;
 use crate::report::{OURS, Row, Unit};
+use crate::sample::Sample;
 use crate::ssh::SshServer;
 use crate::statistics::Summary;
 
@@ -161,8 +165,8 @@ pub(crate) fn read_watched(lab: &Lab, file: &Path, server: &Process, program: &P
     Ok(Run {
         bytes,
         elapsed,
-        sender_cpu: after[0].saturating_sub(before[0]),
-        receiver_cpu: after[1].saturating_sub(before[1]),
+        sender_cpu: after[0].since(before[0]),
+        receiver_cpu: after[1].since(before[1]),
         over_time: watch.finish(bytes)?,
     })
 }
@@ -174,6 +178,14 @@ pub(crate) fn read(lab: &Lab, file: &Path) -> anyhow::Result<(u64, Duration)> {
     let mut dd = lab.spawn("dd", &mut command)?;
     dd.wait(RUN_LIMIT)?;
     dd_result(&dd.last_words())
+}
+
+/// Opens a file and reads it once; unlike [`read`], the open is in the time.
+fn open_and_read(lab: &Lab, file: &Path) -> anyhow::Result<Sample> {
+    let mut command = Command::new(std::env::current_exe()?);
+    let mut reader = lab.spawn("open-read", command.arg("__open-read").arg(file))?;
+    reader.wait(RUN_LIMIT)?;
+    Sample::from_line(reader.output()?.trim())
 }
 
 /// Second reads through a mount that stays: from our cache, and from the kernel's.
@@ -276,7 +288,7 @@ impl Contender for LocalRead<'_> {
 
     fn run(&mut self) -> anyhow::Result<Run> {
         let (bytes, elapsed) = read(self.lab, &self.fixture.file())?;
-        let none = Duration::ZERO;
+        let none = CpuTime::default();
         Ok(Run { bytes, elapsed, sender_cpu: none, receiver_cpu: none, over_time: Vec::new() })
     }
 }
@@ -349,10 +361,15 @@ impl Contender<Vec<Run>> for BySize<'_> {
     fn run(&mut self) -> anyhow::Result<Vec<Run>> {
         mounter::with_cold_mount(self.lab, &*self.mounter, &self.mount_point, |_| {
             let read = |file: &fixture::File| {
-                let (bytes, elapsed) = read(self.lab, &self.mount_point.join(&file.name))?;
-                ensure!(bytes == file.bytes, "{bytes} of {} bytes arrived", file.bytes);
-                let none = Duration::ZERO;
-                Ok(Run { bytes, elapsed, sender_cpu: none, receiver_cpu: none, over_time: Vec::new() })
+                let sample = open_and_read(self.lab, &self.mount_point.join(&file.name))?;
+                ensure!(sample.bytes == file.bytes, "{} of {} bytes arrived", sample.bytes, file.bytes);
+                Ok(Run {
+                    bytes: sample.bytes,
+                    elapsed: sample.elapsed,
+                    sender_cpu: CpuTime::default(),
+                    receiver_cpu: CpuTime::default(),
+                    over_time: Vec::new(),
+                })
             };
             self.files.entries().iter().map(read).collect()
         })
@@ -378,7 +395,7 @@ impl<C: Copier> Contender for Copy<'_, C> {
         let watch = LinkWatch::start(server)?;
         let before = cpu_time::of_tree(server);
         let ended = self.copier.copy(&self.destination)?.wait(RUN_LIMIT)?;
-        let sender_cpu = cpu_time::of_tree(server).saturating_sub(before);
+        let sender_cpu = cpu_time::of_tree(server).since(before);
         let (bytes, hash) = fixture::hash_file(&self.destination)?;
         let over_time = watch.finish(bytes)?;
         fs::remove_file(&self.destination)?;

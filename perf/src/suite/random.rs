@@ -2,15 +2,18 @@
 //!
 //! Reads of 4 KiB by direct I/O, so that the kernel's page cache helps nobody. Each load has a fresh mount. In the
 //! first loads no two blocks lie within 64 KiB, so that every read is cold, whatever a mount fetches besides; the dense
-//! ones read every block once, as fio does, and there a mount that fetches more than it is asked for gains. Every block is compared with the file's. The first byte after an open is taken over many
-//! small files, each opened for the first time, and then for the second.
+//! ones read every block once, as fio does, and there a mount that fetches more than it is asked for gains. Every block
+//! is compared with the file's.
+//!
+//! First bytes are taken over many small files, each opened for the first time, and then for the second: from before the
+//! open, which is what a program waits for (`first_byte`), and from the open's return alone (`first_byte_after_open`).
+//! A mount may bring the bytes with the open, which moves the waiting from the one into the other.
 
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use serde_json::Value;
 
 use super::mount::check_hash;
 use super::mounter::{self, Mounter};
@@ -19,7 +22,7 @@ use crate::fixture::{self, Fixture};
 use crate::lab::Lab;
 use crate::random_load::{LoadResult, Pattern};
 use crate::report::{Row, Unit};
-use crate::tree::{self, Shape};
+use crate::tree::{self, FirstBytes, Shape};
 
 /// The link measured.
 pub const MTU: u32 = 1500;
@@ -89,8 +92,10 @@ pub fn run(plan: Plan, note: &mut dyn FnMut(&str)) -> anyhow::Result<Vec<Row>> {
         row("qd1_dense_p50", micros, &|run| run.one_dense.latencies.at(50.0)),
         row("qd1_dense_p99", micros, &|run| run.one_dense.latencies.at(99.0)),
         row("qd32_dense_iops", rate, &|run| run.many_dense.reads_per_second()),
-        row("first_byte_cold", micros, &|run| run.first_cold_us),
-        row("first_byte_warm", micros, &|run| run.first_warm_us),
+        row("first_byte_cold", micros, &|run| run.first_cold.with_open_us),
+        row("first_byte_warm", micros, &|run| run.first_warm.with_open_us),
+        row("first_byte_after_open_cold", micros, &|run| run.first_cold.after_open_us),
+        row("first_byte_after_open_warm", micros, &|run| run.first_warm.after_open_us),
     ])
 }
 
@@ -101,8 +106,8 @@ struct RandomRun {
     many: LoadResult,
     one_dense: LoadResult,
     many_dense: LoadResult,
-    first_cold_us: f64,
-    first_warm_us: f64,
+    first_cold: FirstBytes,
+    first_warm: FirstBytes,
 }
 
 impl Outcome for RandomRun {
@@ -163,15 +168,8 @@ impl Contender<RandomRun> for RandomReads<'_> {
         let many = self.load(Pattern::Spread, DEPTH)?;
         let one_dense = self.load(Pattern::Dense, 1)?;
         let many_dense = self.load(Pattern::Dense, DEPTH)?;
-        let line: Value = serde_json::from_str(&self.cold(&["__first-bytes".into(), first])?)?;
-        let number = |key: &str| line[key].as_f64().with_context(|| format!("no {key}"));
-        Ok(RandomRun {
-            one,
-            many,
-            one_dense,
-            many_dense,
-            first_cold_us: number("cold_us")?,
-            first_warm_us: number("warm_us")?,
-        })
+        let line = self.cold(&["__first-bytes".into(), first, FIRST_BYTES.to_string().into()])?;
+        let [first_cold, first_warm] = FirstBytes::from_line(&line)?;
+        Ok(RandomRun { one, many, one_dense, many_dense, first_cold, first_warm })
     }
 }

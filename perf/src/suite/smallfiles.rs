@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 
 use super::mounter::{self, Mounter, Ours};
-use super::{Contender, Entry, Outcome, Plan, Run, Scale, alternate, present, row};
+use super::{Contender, Entry, Outcome, Plan, Run, Scale, alternate, grain, present, row};
 use crate::cpu_time;
 use crate::fixture::Directory;
 use crate::lab::{End, Lab};
@@ -104,11 +104,13 @@ fn copies(
     let series = alternate(entries, plan, note);
     let name = |what: &str| format!("{prefix}.{what}");
     let cpu = Unit::SecondsPerGigabyte;
+    let grain = grain(&series, |run| run.run.grain_seconds_per_gigabyte());
     Ok(vec![
         row(name("get"), Unit::FilesPerSecond, &series, &absent, TreeRun::files_per_second),
         row(name("get_throughput"), Unit::GigabytesPerSecond, &series, &absent, |run| run.run.gigabytes_per_second()),
-        row(name("cpu_sender"), cpu, &series, &absent, |run| run.run.sender_seconds_per_gigabyte()),
-        row(name("cpu_receiver"), cpu, &series, &absent, |run| run.run.receiver_seconds_per_gigabyte()),
+        row(name("cpu_sender"), cpu, &series, &absent, |run| run.run.sender_seconds_per_gigabyte()).with_grain(grain),
+        row(name("cpu_receiver"), cpu, &series, &absent, |run| run.run.receiver_seconds_per_gigabyte())
+            .with_grain(grain),
     ])
 }
 
@@ -219,7 +221,7 @@ impl Contender<TreeRun> for CopyTree<'_> {
         let server = self.copier.server().id();
         let before = cpu_time::of_tree(server);
         let ended = self.copier.copy(self.lab, &self.destination)?.wait(COPY_LIMIT)?;
-        let sender_cpu = cpu_time::of_tree(server).saturating_sub(before);
+        let sender_cpu = cpu_time::of_tree(server).since(before);
         let copy = tree::walk(&self.destination, Depth::Proof).context("the copy")?;
         ensure!(
             copy.is_same_tree(&self.truth.proof),
@@ -294,8 +296,8 @@ impl Contender<TreeRun> for ReadTree<'_> {
             let run = Run {
                 bytes: walk.bytes,
                 elapsed: walk.elapsed,
-                sender_cpu: after[0].saturating_sub(before[0]),
-                receiver_cpu: after[1].saturating_sub(before[1]),
+                sender_cpu: after[0].since(before[0]),
+                receiver_cpu: after[1].since(before[1]),
                 over_time: Vec::new(),
             };
             Ok(TreeRun { files: walk.files, run })

@@ -5,6 +5,9 @@
 //! clear, and iperf3. All send from memory and throw away what arrives. iperf3 sends no known content, so only its
 //! bytes are counted.
 //!
+//! The receiver's CPU time is that of its program's whole life for all of them, connection and handshake included: of
+//! curl and iperf3 nothing else is known from outside.
+//!
 //! The scaling row is another question: N readers at once from a host of N shards, nobody pinned, joining included.
 
 use std::cell::OnceCell;
@@ -18,9 +21,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use serde_json::{Map, Value, json};
 
-use super::{Contender, Entry, Plan, RUN_LIMIT, Run, alternate, present, row, rows};
+use super::{Contender, Entry, Plan, RUN_LIMIT, Run, alternate, folded, present, row, rows};
 use crate::arguments::Mode;
-use crate::cpu_time;
+use crate::cpu_time::{self, CpuTime};
 use crate::fixture::{self, Fixture};
 use crate::lab::{End, Lab};
 use crate::link::LinkWatch;
@@ -107,20 +110,21 @@ fn by_shards(plan: Plan, fixture: &Fixture, note: &mut dyn FnMut(&str)) -> anyho
     note(&name);
     let cores = std::thread::available_parallelism()?.get().min(SHARDS_MAX);
     let mut points = Vec::new();
-    let mut last = Vec::new();
+    let mut parts = Vec::new();
     for count in 1..=cores {
         // One after the other, since hosts of all sizes at once would share the cores; each in a lab of its own, since
         // a killed host's port is only free once the kernel has taken its ring down.
         let lab = Lab::up(SHARDS_MTU)?;
         let readers = Readers::start(&lab, fixture, count);
         let whole = Plan { bytes: plan.bytes * count as u64, ..plan };
-        last = alternate(vec![(OURS.to_owned(), boxed(readers))], whole, note);
-        if let Some(Ok(runs)) = last.first().map(|series| &series.runs) {
+        let part = alternate(vec![(OURS.to_owned(), boxed(readers))], whole, note);
+        if let Some(Ok(runs)) = part.first().map(|series| &series.runs) {
             let speeds: Vec<f64> = runs.iter().map(Run::gigabytes_per_second).collect();
             points.extend(Summary::of(&speeds).map(|summary| json!([count, summary.median])));
         }
+        parts.push((format!("{count} shards"), part));
     }
-    let row = row(name, Unit::GigabytesPerSecond, &last, &[], Run::gigabytes_per_second);
+    let row = row(name, Unit::GigabytesPerSecond, &folded(parts), &[], Run::gigabytes_per_second);
     Ok(row.with_points("shards", Map::from_iter([(OURS.to_owned(), points.into())])))
 }
 
@@ -134,14 +138,14 @@ fn sampled(lab: &Lab, label: &str, command: &mut Command, server: &Process) -> a
     let before = cpu_time::of_tree(server.id());
     let mut client = lab.spawn(label, command)?;
     client.wait(RUN_LIMIT)?;
-    let sender_cpu = cpu_time::of_tree(server.id()).saturating_sub(before);
+    let sender_cpu = cpu_time::of_tree(server.id()).since(before);
     let output = client.output()?;
     let sample = Sample::from_line(output.trim())?;
     Ok(Run {
         bytes: sample.bytes,
         elapsed: sample.elapsed,
         sender_cpu,
-        receiver_cpu: sample.receiver_cpu,
+        receiver_cpu: CpuTime::exact(sample.receiver_cpu),
         over_time: watch.finish(sample.bytes)?,
     })
 }
@@ -238,14 +242,14 @@ impl Contender for Readers<'_> {
         let started = Instant::now();
         let outputs = self.outputs(Mode::Read)?;
         let elapsed = started.elapsed();
-        let sender_cpu = cpu_time::of_tree(server).saturating_sub(before);
+        let sender_cpu = cpu_time::of_tree(server).since(before);
         let samples =
             outputs.iter().map(|output| Sample::from_line(output.trim())).collect::<anyhow::Result<Vec<_>>>()?;
         Ok(Run {
             bytes: samples.iter().map(|sample| sample.bytes).sum(),
             elapsed,
             sender_cpu,
-            receiver_cpu: samples.iter().map(|sample| sample.receiver_cpu).sum(),
+            receiver_cpu: CpuTime::exact(samples.iter().map(|sample| sample.receiver_cpu).sum()),
             over_time: Vec::new(),
         })
     }
@@ -365,7 +369,7 @@ impl Contender for Curl<'_> {
         let watch = LinkWatch::start(server)?;
         let before = cpu_time::of_tree(server);
         let (ended, bytes, elapsed) = self.transfer(Path::new("/dev/null"))?;
-        let sender_cpu = cpu_time::of_tree(server).saturating_sub(before);
+        let sender_cpu = cpu_time::of_tree(server).since(before);
         Ok(Run { bytes, elapsed, sender_cpu, receiver_cpu: ended.cpu, over_time: watch.finish(bytes)? })
     }
 }
@@ -418,16 +422,16 @@ impl Contender for Iperf3<'_> {
         let mut command = iperf3_client(self.lab, Some(RECEIVER_CORE), self.bytes);
         let mut client = self.lab.spawn("iperf3-client", &mut command)?;
         let ended = client.wait(RUN_LIMIT)?;
-        let sender_cpu = cpu_time::of_tree(self.server.id()).saturating_sub(before);
+        let sender_cpu = cpu_time::of_tree(self.server.id()).since(before);
         let (received, elapsed) = iperf3_result(&client.output()?)?;
         // It stops at a block's end, up to one 128 KiB block past the length asked for.
         ensure!(received >= self.bytes, "{received} of {} bytes arrived", self.bytes);
-        let scale = |duration: Duration| duration.mul_f64(share(self.bytes, received));
+        let part = share(self.bytes, received);
         Ok(Run {
             bytes: self.bytes,
-            elapsed: scale(elapsed),
-            sender_cpu: scale(sender_cpu),
-            receiver_cpu: scale(ended.cpu),
+            elapsed: elapsed.mul_f64(part),
+            sender_cpu: sender_cpu.scaled(part),
+            receiver_cpu: ended.cpu.scaled(part),
             over_time: watch.finish(received)?,
         })
     }
