@@ -341,6 +341,7 @@ fn plan_differences(old: &RecordedPlan, new: &RecordedPlan) -> Vec<(&'static str
         [
             ("bytes", plan.bytes.map(|bytes| bytes.to_string())),
             ("scale", plan.scale.clone()),
+            ("MTU", Some(plan.mtu.map_or_else(|| "the rows'".to_owned(), |mtu| mtu.to_string()))),
             ("profile", plan.profile.clone()),
         ]
     };
@@ -559,6 +560,7 @@ mod tests {
             |plan: &mut RecordedPlan| plan.scale = Some("quick".into()),
             |plan: &mut RecordedPlan| plan.bytes = Some(1 << 21),
             |plan: &mut RecordedPlan| plan.profile = Some("debug".into()),
+            |plan: &mut RecordedPlan| plan.mtu = Some(9000),
             |plan: &mut RecordedPlan| *plan = RecordedPlan::default(),
         ] {
             let mut other = new.clone();

@@ -60,7 +60,9 @@ fn perform(action: Action) -> anyhow::Result<ExitCode> {
             }
             print!("{}", peers::list());
         }
-        Action::QuinnServer { listen, identity, settings } => quinn_peer::serve(listen, &identity, settings)?,
+        Action::QuinnServer { listen, identity, settings, bytes_max } => {
+            quinn_peer::serve(listen, &identity, settings, bytes_max)?;
+        }
         Action::QuinnClient { mode, server, certificate, settings, bytes } => match mode {
             Mode::Read => {
                 let sample = quinn_peer::fetch(server, &certificate, settings, bytes)?;

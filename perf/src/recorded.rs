@@ -63,6 +63,8 @@ pub struct RecordedPlan {
     pub runs: Option<u64>,
     /// `full` or `quick`.
     pub scale: Option<String>,
+    /// The MTU of a real link; in labs the rows' names have it.
+    pub mtu: Option<u32>,
     /// `release` or `debug`: how the measuring program was built.
     pub profile: Option<String>,
 }
