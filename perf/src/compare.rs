@@ -126,6 +126,10 @@ impl RowChange {
             row.remark = Some(format!("counts {} now, {} before", new.unit, old.unit));
             return row;
         }
+        if [old, new].iter().any(|row| row.withheld.contains_key(OURS)) {
+            row.remark = Some("not enough reads in both for a figure".to_owned());
+            return row;
+        }
         match (old.ours, new.ours) {
             (Some(_), None) => {
                 row.remark = Some("we failed, and did not before".to_owned());

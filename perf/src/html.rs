@@ -152,10 +152,14 @@ fn card(index: usize, row: &RecordedRow, palette: &Palette<'_>) -> Markup {
 fn notes(row: &RecordedRow) -> Markup {
     let failures = row.failures();
     html! {
-        @if !failures.is_empty() || !row.absent.is_empty() {
+        @if let Some(remark) = &row.remark { p.sub { (remark) } }
+        @if !failures.is_empty() || !row.absent.is_empty() || !row.withheld.is_empty() {
             ul.notes {
                 @for (contender, reason) in failures {
                     li.failed { strong { (words::contender(contender)) } " failed: " (reason) }
+                }
+                @for (contender, reason) in &row.withheld {
+                    li { strong { (words::contender(contender)) } " has no figure: " (reason) }
                 }
                 @for (peer, packages) in &row.absent {
                     li { strong { (peer) } " was not there (Debian: " code { (packages) } ")" }
@@ -248,6 +252,7 @@ mod tests {
                     "runs": [{"ours": 1.0, HOSTILE: 2.0}],
                     "absent": {format!("absent {HOSTILE}"): HOSTILE}, "failed": HOSTILE,
                     "failures": {format!("failed {HOSTILE}"): HOSTILE},
+                    "withheld": {format!("withheld {HOSTILE}"): HOSTILE}, "remark": HOSTILE,
                     "series": {"ours": [[0, 1], [1, 2]], HOSTILE: [[0, 1], [1, 2]]},
                     "percentiles": {"ours": [[50, 1], [99, 2]], HOSTILE: [[50, 1], [99, 2]]},
                     "points": {"ours": [[1, 1], [2, 2]], HOSTILE: [[1, 1], [2, 2]]}, "x_unit": HOSTILE,

@@ -118,6 +118,12 @@ pub struct RecordedRow {
     /// By how much a value may be off because of how it was counted; older reports leave it out.
     #[serde(default)]
     pub grain: f64,
+    /// Contenders that ran well and have no figure here, each with the reason.
+    #[serde(default)]
+    pub withheld: BTreeMap<String, String>,
+    /// What a reader must know of all its runs.
+    #[serde(default)]
+    pub remark: Option<String>,
     /// Peers that are not installed, each with the packages it needs.
     #[serde(default)]
     pub absent: BTreeMap<String, String>,
@@ -240,7 +246,8 @@ impl RecordedRow {
     pub fn we_failed(&self) -> bool {
         let has_curve =
             || [&self.series, &self.percentiles, &self.points].iter().any(|curves| curves.contains_key(OURS));
-        self.failures().iter().any(|&(name, _)| name == OURS) || (self.ours.is_none() && !has_curve())
+        self.failures().iter().any(|&(name, _)| name == OURS)
+            || (self.ours.is_none() && !has_curve() && !self.withheld.contains_key(OURS))
     }
 
     /// Whether the row has a curve of anybody.
@@ -306,7 +313,14 @@ impl RecordedRow {
 
     fn ensure_bounded(&self) -> anyhow::Result<()> {
         let in_clear = self.in_clear.as_ref().map_or(0, BTreeSet::len);
-        let contenders = [self.peers.len(), self.spread.len(), self.absent.len(), self.failures.len(), in_clear];
+        let contenders = [
+            self.peers.len(),
+            self.spread.len(),
+            self.absent.len(),
+            self.failures.len(),
+            self.withheld.len(),
+            in_clear,
+        ];
         let curves = [&self.series, &self.percentiles, &self.points];
         let most = contenders
             .into_iter()
@@ -356,6 +370,8 @@ mod tests {
                     figure("scp", Err("check: no route; gave up: twice".into())),
                 ],
                 absent: vec![("iperf3".into(), "iperf3".into())],
+                withheld: vec![("sshfs".into(), "too few reads".into())],
+                remark: Some("3 of 5 rounds".into()),
                 grain: 0.25,
                 curves: serde_json::Map::new(),
             }],
@@ -371,6 +387,7 @@ mod tests {
         assert_eq!(row.failures(), [("scp", "check: no route; gave up: twice")]);
         assert_eq!(row.absent["iperf3"], "iperf3");
         assert!(row.in_clear.is_some() && row.grain == 0.25);
+        assert_eq!((row.withheld["sshfs"].as_str(), row.remark.as_deref()), ("too few reads", Some("3 of 5 rounds")));
     }
 
     #[test]

@@ -147,7 +147,10 @@ fn write_run(text: &mut String, path: &Path, recorded: &Recorded) -> std::fmt::R
 fn ours(row: &RecordedRow) -> String {
     let Some(median) = row.ours else {
         let reason = row.failures().into_iter().find(|&(name, _)| name == OURS).map(|(_, reason)| plain(reason));
-        return format!("failed: {}", reason.as_deref().unwrap_or("no reason given"));
+        return match (reason, row.withheld.get(OURS)) {
+            (None, Some(why)) => format!("none: {}", plain(why)),
+            (reason, _) => format!("failed: {}", reason.as_deref().unwrap_or("no reason given")),
+        };
     };
     let runs = row.runs_of(OURS).len();
     let spread = row.spread_of(OURS).map_or_else(String::new, |spread| {
@@ -167,7 +170,10 @@ fn peers_of(row: &RecordedRow) -> String {
     let failed = row.failures().into_iter().filter(|&(name, _)| name != OURS);
     let failed = failed.map(|(name, reason)| format!("{} failed: {}", plain(name), plain(reason)));
     let absent = row.absent.keys().map(|name| format!("{} not there", plain(name)));
-    let all: Vec<String> = figures.chain(failed).chain(absent).collect();
+    let withheld = row.withheld.iter().filter(|&(name, _)| name != OURS);
+    let withheld = withheld.map(|(name, reason)| format!("{} none: {}", plain(name), plain(reason)));
+    let remark = row.remark.iter().map(|remark| plain(remark));
+    let all: Vec<String> = figures.chain(failed).chain(withheld).chain(absent).chain(remark).collect();
     if all.is_empty() { "–".to_owned() } else { all.join("; ") }
 }
 
@@ -247,6 +253,14 @@ mod tests {
             "name": "n", "unit": "GB/s", "failed": "ours: a | b; quinn: c", "failures": {"ours": "a | b", "quinn": "c"},
         }));
         assert!(table.contains(r"| `n` | failed: a \| b | quinn failed: c |"), "{table}");
+    }
+
+    #[test]
+    fn what_is_withheld_or_remarked_is_in_the_table() {
+        let table = generated(json!({
+            "name": "n", "unit": "us", "withheld": {"ours": "few | reads", "sshfs": "few"}, "remark": "3 of 5 | rounds",
+        }));
+        assert!(table.contains(r"| `n` | none: few \| reads | sshfs none: few; 3 of 5 \| rounds |"), "{table}");
     }
 
     #[test]
