@@ -180,6 +180,9 @@ fn machine_line(machine: &Machine) -> Markup {
     ];
     html! {
         ul.facts { @for fact in facts.into_iter().flatten() { li { (fact) } } }
+        @if let Some(words) = machine.debug_words() {
+            p.warning { (words) ": no figure here says how fast a release is." }
+        }
         @if let Some(load) = machine.busy_load() {
             p.warning { "The machine was busy before the run: load " (format!("{load:.2}")) ". Trust ratios, not figures." }
         }
@@ -207,9 +210,19 @@ fn run_section(recorded: &Recorded) -> Markup {
                         dt { "Commit" }
                         dd { code { (commit) } @if machine.uncommitted_changes == Some(true) { " with uncommitted changes" } }
                     }
+                    @for (what, program) in [("Wormhole", &machine.program), ("perf", &machine.perf)] {
+                        @if let Some(program) = program {
+                            dt { (what) }
+                            dd {
+                                (program.version.as_deref().unwrap_or("unknown version")) ", "
+                                (program.profile.as_deref().unwrap_or("unknown profile"))
+                                @if let Some(hash) = &program.blake3 { ", BLAKE3 " code { (hash) } }
+                            }
+                        }
+                    }
                     dt { "Method" }
                     dd {
-                        "Contenders take turns within one run, after an untimed check that the right bytes arrive. Bars "
+                        "Contenders take turns within one run, each round in another order, after an untimed check that the right bytes arrive. Bars "
                         "are medians, whiskers the fastest and slowest run. One failed run takes all of a contender’s "
                         "figures."
                     }
@@ -244,6 +257,8 @@ mod tests {
             "machine": {
                 "cpu": HOSTILE, "kernel": HOSTILE, "commit": HOSTILE, "date": HOSTILE, "command": HOSTILE,
                 "uncommitted_changes": true, "load_1min": 9.0, "cores": 2,
+                "program": {"version": HOSTILE, "blake3": HOSTILE, "profile": HOSTILE},
+                "perf": {"profile": "debug"},
             },
             "rows": [
                 {
@@ -267,6 +282,7 @@ mod tests {
         assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
         // Every quote of an attribute is one of ours: none holds a raw closing quote of the hostile text.
         assert!(!page.contains(r#""'><"#));
+        assert!(page.contains("perf, and the peers in it, was a debug build"));
         assert!(page.contains("&lt;script&gt;"), "the names are still there to read");
     }
 

@@ -112,7 +112,8 @@ fn measure(suites: Suites, plan: suite::Plan) -> anyhow::Result<Report> {
     perf::lab::Lab::available()?;
     perf::end_cleanly_on_signals()?;
     // Described first: afterwards its load would be our own.
-    let machine = machine::describe();
+    let mut machine = machine::describe();
+    machine["program"] = wormhole::describe();
     let fixture = Fixture::create(plan.bytes)?;
     let note = &mut |text: &str| eprintln!("{text}");
     let mut rows = Vec::new();

@@ -216,7 +216,8 @@ fn flags(mtu: u32, variant: Option<Variant>) -> Vec<String> {
 /// If the other machine is not reached, its manifest cannot be read, or the way to it has another MTU than the one the
 /// peers were told: ours finds the real one out, so that the peers would be at a disadvantage or fail. What goes wrong later stands in the rows.
 pub fn run(host: &str, runs: usize, scale: crate::suite::Scale, note: &mut dyn FnMut(&str)) -> anyhow::Result<Report> {
-    let machine = machine::describe();
+    let mut machine = machine::describe();
+    machine["program"] = wormhole::describe();
     let target = resolve(host)?;
     let code = ask_code()?;
     let lab = Lab::on_this_machine(target.ip())?;

@@ -34,6 +34,9 @@ pub const MAGNITUDE_MIN: f64 = 1e-12;
 /// The greatest magnitude of any number of a report: a petabyte.
 pub const MAGNITUDE_MAX: f64 = 1e15;
 
+/// By how much of itself a median may differ from the one its runs give: what a decimal fraction loses on its way.
+const ROUNDING: f64 = 1e-9;
+
 /// Share of the cores that may be busy before a run without the reader being warned.
 pub const QUIET_LOAD: f64 = 0.25;
 
@@ -91,6 +94,22 @@ pub struct Machine {
     pub date: Option<String>,
     /// The command line.
     pub command: Option<String>,
+    /// The program that measured; older reports leave it out.
+    pub perf: Option<Program>,
+    /// `wormhole`, which was measured; older reports leave it out.
+    pub program: Option<Program>,
+}
+
+/// A program of a run, as far as it was found out.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default)]
+pub struct Program {
+    /// Its word for its version.
+    pub version: Option<String>,
+    /// BLAKE3 hash of its file.
+    pub blake3: Option<String>,
+    /// `release` or `debug`.
+    pub profile: Option<String>,
 }
 
 /// One quantity over all contenders.
@@ -186,8 +205,22 @@ impl Recorded {
         ensure!(recorded.rows.len() <= ROWS_MAX, "more than {ROWS_MAX} rows");
         for row in &recorded.rows {
             row.ensure_bounded().with_context(|| format!("row {:?}", row.name))?;
+            row.ensure_medians().with_context(|| format!("row {:?}", row.name))?;
         }
         Ok(recorded)
+    }
+
+    /// Whether every figure has the runs it is the median of.
+    ///
+    /// # Errors
+    /// The first figure that has none.
+    pub fn ensure_backed(&self) -> anyhow::Result<()> {
+        for row in &self.rows {
+            for (name, _) in row.contenders() {
+                ensure!(!row.runs_of(name).is_empty(), "row {:?}: the figure of {name:?} has no runs", row.name);
+            }
+        }
+        Ok(())
     }
 
     /// The row of that name.
@@ -204,6 +237,18 @@ impl Machine {
             Some(true) => format!("{short} with uncommitted changes"),
             _ => short,
         })
+    }
+
+    /// Which of the two programs was a debug build, in words for readers; none if neither is known to have been one.
+    pub fn debug_words(&self) -> Option<&'static str> {
+        let is_debug = |program: &Option<Program>| {
+            program.as_ref().is_some_and(|program| program.profile.as_deref() == Some("debug"))
+        };
+        match (is_debug(&self.program), is_debug(&self.perf)) {
+            (true, _) => Some("wormhole was a debug build"),
+            (false, true) => Some("perf, and the peers in it, was a debug build"),
+            (false, false) => None,
+        }
     }
 
     /// The load before the run, if it was more than [`QUIET_LOAD`] of the cores.
@@ -309,6 +354,17 @@ impl RecordedRow {
             Some((name, reason)) => vec![(name, reason)],
             None => vec![("a contender", line)],
         }
+    }
+
+    /// Refuses a figure that is not the median of its runs, where there are runs.
+    fn ensure_medians(&self) -> anyhow::Result<()> {
+        for (name, figure) in self.contenders() {
+            if let Some(Summary { median, .. }) = Summary::of(&self.runs_of(name)) {
+                let is_same = (figure - median).abs() <= ROUNDING * median.abs();
+                ensure!(is_same, "{name:?} has the figure {figure}, and the median of its runs is {median}");
+            }
+        }
+        Ok(())
     }
 
     fn ensure_bounded(&self) -> anyhow::Result<()> {
@@ -485,6 +541,37 @@ mod tests {
         assert_eq!(machine(0.5).busy_load(), None);
         assert_eq!(machine(0.51).busy_load(), Some(0.51));
         assert_eq!(Machine::default().busy_load(), None);
+    }
+
+    #[test]
+    fn a_debug_build_is_told_from_a_release() {
+        let words = |machine: Value| {
+            Recorded::from_json(json!({"machine": machine, "rows": []})).unwrap().machine.debug_words()
+        };
+        assert!(words(json!({"program": {"profile": "debug"}})).unwrap().starts_with("wormhole"));
+        assert!(words(json!({"perf": {"profile": "debug"}, "program": null})).unwrap().starts_with("perf"));
+        assert_eq!(words(json!({"perf": {"profile": "release"}, "program": {"profile": null}})), None);
+        assert_eq!(words(json!({})), None);
+    }
+
+    #[test]
+    fn medians_are_those_of_the_runs() {
+        let read = |ours: f64, quinn: f64| {
+            let runs = json!([{"ours": 3.0, "quinn": 1.0}, {"ours": 2.0, "quinn": 0.1}, {"ours": 4.0, "quinn": 0.2}]);
+            let row = json!({"name": "n", "unit": "GB/s", "ours": ours, "peers": {"quinn": quinn}, "runs": runs});
+            Recorded::from_json(json!({"rows": [row]}))
+        };
+        assert!(read(3.0, 0.2).is_ok_and(|recorded| recorded.ensure_backed().is_ok()));
+        for (ours, quinn) in [(3.001, 0.2), (4.0, 0.2), (3.0, 0.1)] {
+            let error = format!("{:#}", read(ours, quinn).unwrap_err());
+            assert!(error.contains("median"), "{error}");
+        }
+        // A figure without runs can be drawn, and stands in no specification.
+        let bare = Recorded::from_json(json!({"rows": [{"name": "n", "unit": "GB/s", "ours": 3.0}]})).unwrap();
+        assert!(bare.ensure_backed().is_err());
+        let failed =
+            Recorded::from_json(json!({"rows": [{"name": "n", "unit": "GB/s", "failed": "ours: x"}]})).unwrap();
+        assert!(failed.ensure_backed().is_ok());
     }
 
     #[test]

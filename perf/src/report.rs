@@ -327,6 +327,12 @@ impl Report {
     /// The rows for people.
     pub fn to_table(&self) -> String {
         let mut table = String::new();
+        for (what, program) in [("perf", &self.machine["perf"]), ("wormhole", &self.machine["program"])] {
+            if program["profile"] == "debug" {
+                writeln!(table, "DEBUG BUILD of {what}: no figure here says how fast a release is.")
+                    .expect("a String takes every write");
+            }
+        }
         for row in &self.rows {
             row.write_table(&mut table);
         }
@@ -454,6 +460,15 @@ mod tests {
         let report = Report { machine: Value::Null, plan: Value::Null, rows: vec![row] };
         let table = report.to_table();
         assert!(report.is_complete() && table.contains("none   too few reads") && table.contains("  3 of 5 rounds\n"));
+    }
+
+    #[test]
+    fn a_debug_build_is_said_first() {
+        let table =
+            |machine| Report { machine, plan: Value::Null, rows: vec![row(&[("ours", Ok(&[2.0]))])] }.to_table();
+        let debug = json!({"perf": {"profile": "release"}, "program": {"profile": "debug"}});
+        assert!(table(debug).starts_with("DEBUG BUILD of wormhole"));
+        assert!(!table(json!({"program": {"profile": "release"}})).contains("DEBUG"));
     }
 
     #[test]

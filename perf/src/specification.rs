@@ -53,7 +53,9 @@ pub fn committed_reports() -> anyhow::Result<Vec<PathBuf>> {
 pub fn perform(reports: &[PathBuf], purpose: Purpose) -> anyhow::Result<()> {
     let mut sources = Vec::new();
     for path in reports {
-        sources.push((path.as_path(), Recorded::read(path)?));
+        let recorded = Recorded::read(path)?;
+        recorded.ensure_backed().with_context(|| path.display().to_string())?;
+        sources.push((path.as_path(), recorded));
     }
     let table = table(&sources);
     if purpose == Purpose::Print {
@@ -132,6 +134,9 @@ fn write_run(text: &mut String, path: &Path, recorded: &Recorded) -> std::fmt::R
     )?;
     if machine.busy_load().is_some() {
         writeln!(text, "**The machine was busy**: speeds are lower and times longer than they are on a quiet one.")?;
+    }
+    if let Some(words) = machine.debug_words() {
+        writeln!(text, "**{words}**: no figure here says how fast a release is.")?;
     }
     let file = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
     writeln!(text, "All of it: `{REPORTS}/{}`.", code(&file))?;
@@ -261,6 +266,15 @@ mod tests {
             "name": "n", "unit": "us", "withheld": {"ours": "few | reads", "sshfs": "few"}, "remark": "3 of 5 | rounds",
         }));
         assert!(table.contains(r"| `n` | none: few \| reads | sshfs none: few; 3 of 5 \| rounds |"), "{table}");
+    }
+
+    #[test]
+    fn a_debug_build_is_said_above_its_table() {
+        let mut debug = report(json!({"name": "n", "unit": "us", "ours": 1.0}));
+        let path = Path::new("quick.json");
+        assert!(!table(&[(path, debug.clone())]).contains("debug"));
+        debug.machine.program = Some(crate::recorded::Program { profile: Some("debug".into()), ..Default::default() });
+        assert!(table(&[(path, debug)]).contains("**wormhole was a debug build**"));
     }
 
     #[test]
