@@ -249,9 +249,14 @@ fn command() -> Command {
                 .about("Measures against a machine that runs `serve`; asks for its join code")
                 .arg(Arg::new("host").value_name("HOST[:PORT]").required(true)),
         )
-        .subcommand(Command::new("peers").about("Lists the peers and whether this machine has them").arg(
-            Arg::new("install").long("install").action(ArgAction::SetTrue).help("Install what is missing (root, apt)"),
-        ))
+        .subcommand(
+            Command::new("peers").about("Lists the peers and whether this machine has them").arg(
+                Arg::new("install")
+                    .long("install")
+                    .action(ArgAction::SetTrue)
+                    .help("Install what is missing (root, apt); Debian's nginx and openssh-server start services"),
+            ),
+        )
         .subcommand(
             inner("__quinn-server")
                 .args([
