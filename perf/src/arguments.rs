@@ -62,8 +62,8 @@ pub enum Action {
     Serve {
         /// Where.
         bind: SocketAddr,
-        /// The link's.
-        mtu: u32,
+        /// The link's; that of the interface unless given.
+        mtu: Option<u32>,
         /// How large a fixture.
         plan: Plan,
     },
@@ -89,6 +89,8 @@ pub enum Action {
         identity: Identity,
         /// Shared with the client.
         settings: Settings,
+        /// The longest answer it gives.
+        bytes_max: u64,
     },
     /// Be the quinn client inside the lab.
     QuinnClient {
@@ -238,9 +240,8 @@ fn command() -> Command {
                 Arg::new("mtu")
                     .long("mtu")
                     .value_name("BYTES")
-                    .default_value("1500")
                     .value_parser(value_parser!(u32).range(i64::from(lab::MTU_MIN)..=i64::from(lab::MTU_MAX)))
-                    .help("The MTU of the link, which QUIC peers are told"),
+                    .help("The MTU of the link, which QUIC peers are told [default: the interface's]"),
             ]),
         )
         .subcommand(
@@ -248,15 +249,21 @@ fn command() -> Command {
                 .about("Measures against a machine that runs `serve`; asks for its join code")
                 .arg(Arg::new("host").value_name("HOST[:PORT]").required(true)),
         )
-        .subcommand(Command::new("peers").about("Lists the peers and whether this machine has them").arg(
-            Arg::new("install").long("install").action(ArgAction::SetTrue).help("Install what is missing (root, apt)"),
-        ))
+        .subcommand(
+            Command::new("peers").about("Lists the peers and whether this machine has them").arg(
+                Arg::new("install")
+                    .long("install")
+                    .action(ArgAction::SetTrue)
+                    .help("Install what is missing (root, apt); Debian's nginx and openssh-server start services"),
+            ),
+        )
         .subcommand(
             inner("__quinn-server")
                 .args([
                     required::<SocketAddr>("address"),
                     required::<PathBuf>("certificate"),
                     required::<PathBuf>("key"),
+                    required::<u64>("bytes_max"),
                 ])
                 .args(quinn_arguments()),
         )
@@ -370,7 +377,7 @@ where
             },
         },
         Some(("serve", inner)) => {
-            Action::Serve { bind: *value(inner, "bind"), mtu: *value(inner, "mtu"), plan: plan(inner) }
+            Action::Serve { bind: *value(inner, "bind"), mtu: inner.get_one::<u32>("mtu").copied(), plan: plan(inner) }
         }
         Some(("run", inner)) => {
             Action::Run { host: value::<String>(inner, "host").clone(), plan: plan(inner), outputs: outputs(inner) }
@@ -383,6 +390,7 @@ where
                 key: value::<PathBuf>(inner, "key").clone(),
             },
             settings: settings(inner),
+            bytes_max: *value(inner, "bytes_max"),
         },
         Some(("__quinn-client", inner)) => Action::QuinnClient {
             mode: read_mode(inner),
@@ -446,7 +454,8 @@ fn refuse_measuring_flags(matches: &ArgMatches) -> Result<(), clap::Error> {
 }
 
 fn settings(matches: &ArgMatches) -> Settings {
-    Settings::for_link(*value(matches, "mtu"), *value(matches, "variant"))
+    let address: &SocketAddr = value(matches, "address");
+    Settings::for_link(*value(matches, "mtu"), address.ip(), *value(matches, "variant"))
 }
 
 fn read_mode(matches: &ArgMatches) -> Mode {
@@ -498,7 +507,7 @@ mod tests {
     fn two_machines_are_told_where_and_never_the_code() {
         match action("perf serve --bind 10.0.0.1:5000 --mtu 9000 --quick").unwrap() {
             Action::Serve { bind, mtu, plan } => {
-                assert_eq!((bind.to_string().as_str(), mtu, plan.scale), ("10.0.0.1:5000", 9000, Scale::Quick));
+                assert_eq!((bind.to_string().as_str(), mtu, plan.scale), ("10.0.0.1:5000", Some(9000), Scale::Quick));
             }
             other => panic!("{other:?}"),
         }
@@ -506,6 +515,7 @@ mod tests {
             matches!(action("perf run farm01:5000 --json f").unwrap(), Action::Run { host, .. } if host == "farm01:5000")
         );
         assert!(action("perf run farm01 7-nebula-orbit-cedar").is_err());
+        assert!(matches!(action("perf serve").unwrap(), Action::Serve { mtu: None, .. }));
         assert!(action("perf serve --mtu 100").is_err());
     }
 
@@ -574,7 +584,7 @@ mod tests {
         match action(line).unwrap() {
             Action::QuinnClient { mode, settings, bytes, .. } => {
                 assert_eq!((mode, bytes), (Mode::Verify, 1000));
-                assert_eq!(settings, Settings::for_link(9000, Variant::AckFrequency));
+                assert_eq!(settings, Settings::for_link(9000, "10.77.0.1".parse().unwrap(), Variant::AckFrequency));
             }
             other => panic!("{other:?}"),
         }

@@ -126,6 +126,10 @@ impl RowChange {
             row.remark = Some(format!("counts {} now, {} before", new.unit, old.unit));
             return row;
         }
+        if [old, new].iter().any(|row| row.withheld.contains_key(OURS)) {
+            row.remark = Some("not enough reads in both for a figure".to_owned());
+            return row;
+        }
         match (old.ours, new.ours) {
             (Some(_), None) => {
                 row.remark = Some("we failed, and did not before".to_owned());
@@ -341,6 +345,7 @@ fn plan_differences(old: &RecordedPlan, new: &RecordedPlan) -> Vec<(&'static str
         [
             ("bytes", plan.bytes.map(|bytes| bytes.to_string())),
             ("scale", plan.scale.clone()),
+            ("MTU", Some(plan.mtu.map_or_else(|| "the rows'".to_owned(), |mtu| mtu.to_string()))),
             ("profile", plan.profile.clone()),
         ]
     };
@@ -559,6 +564,7 @@ mod tests {
             |plan: &mut RecordedPlan| plan.scale = Some("quick".into()),
             |plan: &mut RecordedPlan| plan.bytes = Some(1 << 21),
             |plan: &mut RecordedPlan| plan.profile = Some("debug".into()),
+            |plan: &mut RecordedPlan| plan.mtu = Some(9000),
             |plan: &mut RecordedPlan| *plan = RecordedPlan::default(),
         ] {
             let mut other = new.clone();

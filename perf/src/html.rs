@@ -152,10 +152,14 @@ fn card(index: usize, row: &RecordedRow, palette: &Palette<'_>) -> Markup {
 fn notes(row: &RecordedRow) -> Markup {
     let failures = row.failures();
     html! {
-        @if !failures.is_empty() || !row.absent.is_empty() {
+        @if let Some(remark) = &row.remark { p.sub { (remark) } }
+        @if !failures.is_empty() || !row.absent.is_empty() || !row.withheld.is_empty() {
             ul.notes {
                 @for (contender, reason) in failures {
                     li.failed { strong { (words::contender(contender)) } " failed: " (reason) }
+                }
+                @for (contender, reason) in &row.withheld {
+                    li { strong { (words::contender(contender)) } " has no figure: " (reason) }
                 }
                 @for (peer, packages) in &row.absent {
                     li { strong { (peer) } " was not there (Debian: " code { (packages) } ")" }
@@ -176,6 +180,9 @@ fn machine_line(machine: &Machine) -> Markup {
     ];
     html! {
         ul.facts { @for fact in facts.into_iter().flatten() { li { (fact) } } }
+        @if let Some(words) = machine.debug_words() {
+            p.warning { (words) ": no figure here says how fast a release is." }
+        }
         @if let Some(load) = machine.busy_load() {
             p.warning { "The machine was busy before the run: load " (format!("{load:.2}")) ". Trust ratios, not figures." }
         }
@@ -203,9 +210,19 @@ fn run_section(recorded: &Recorded) -> Markup {
                         dt { "Commit" }
                         dd { code { (commit) } @if machine.uncommitted_changes == Some(true) { " with uncommitted changes" } }
                     }
+                    @for (what, program) in [("Wormhole", &machine.program), ("perf", &machine.perf)] {
+                        @if let Some(program) = program {
+                            dt { (what) }
+                            dd {
+                                (program.version.as_deref().unwrap_or("unknown version")) ", "
+                                (program.profile.as_deref().unwrap_or("unknown profile"))
+                                @if let Some(hash) = &program.blake3 { ", BLAKE3 " code { (hash) } }
+                            }
+                        }
+                    }
                     dt { "Method" }
                     dd {
-                        "Contenders take turns within one run, after an untimed check that the right bytes arrive. Bars "
+                        "Contenders take turns within one run, each round in another order, after an untimed check that the right bytes arrive. Bars "
                         "are medians, whiskers the fastest and slowest run. One failed run takes all of a contender’s "
                         "figures."
                     }
@@ -240,6 +257,8 @@ mod tests {
             "machine": {
                 "cpu": HOSTILE, "kernel": HOSTILE, "commit": HOSTILE, "date": HOSTILE, "command": HOSTILE,
                 "uncommitted_changes": true, "load_1min": 9.0, "cores": 2,
+                "program": {"version": HOSTILE, "blake3": HOSTILE, "profile": HOSTILE},
+                "perf": {"profile": "debug"},
             },
             "rows": [
                 {
@@ -248,6 +267,7 @@ mod tests {
                     "runs": [{"ours": 1.0, HOSTILE: 2.0}],
                     "absent": {format!("absent {HOSTILE}"): HOSTILE}, "failed": HOSTILE,
                     "failures": {format!("failed {HOSTILE}"): HOSTILE},
+                    "withheld": {format!("withheld {HOSTILE}"): HOSTILE}, "remark": HOSTILE,
                     "series": {"ours": [[0, 1], [1, 2]], HOSTILE: [[0, 1], [1, 2]]},
                     "percentiles": {"ours": [[50, 1], [99, 2]], HOSTILE: [[50, 1], [99, 2]]},
                     "points": {"ours": [[1, 1], [2, 2]], HOSTILE: [[1, 1], [2, 2]]}, "x_unit": HOSTILE,
@@ -262,6 +282,7 @@ mod tests {
         assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
         // Every quote of an attribute is one of ours: none holds a raw closing quote of the hostile text.
         assert!(!page.contains(r#""'><"#));
+        assert!(page.contains("perf, and the peers in it, was a debug build"));
         assert!(page.contains("&lt;script&gt;"), "the names are still there to read");
     }
 

@@ -27,6 +27,7 @@ pub mod cpu_time;
 pub mod fingerprint;
 pub mod fixture;
 pub mod html;
+pub mod interface;
 pub mod lab;
 pub mod latency;
 pub mod link;

@@ -28,6 +28,14 @@ struct Reading {
     sent_bytes: u64,
 }
 
+/// Bytes the device of the namespace that `process` lives in has sent so far.
+///
+/// # Errors
+/// If there is no such process or device.
+pub fn sent_by(process: u32) -> anyhow::Result<u64> {
+    read(process).context("the link's device has no counter")
+}
+
 /// A thread that reads the counter until [`LinkWatch::finish`] or until it is dropped.
 pub struct LinkWatch {
     // Dropping it ends the thread.

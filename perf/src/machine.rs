@@ -5,10 +5,12 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-/// How this program was built, and `wormhole` beside it with it.
+use crate::fixture::hash_file;
+
+/// How this program was built.
 pub const PROFILE: &str = if cfg!(debug_assertions) { "debug" } else { "release" };
 
-/// The machine, the commit and the date, as the `machine` object of the report.
+/// The machine, the commit, the date and the programs, as the `machine` object of the report.
 ///
 /// What cannot be found out is `null`, never a guess.
 pub fn describe() -> Value {
@@ -22,6 +24,11 @@ pub fn describe() -> Value {
         "uncommitted_changes": said("git", &["status", "--porcelain"]).map(|text| !text.is_empty()),
         "date": said("date", &["-u", "+%Y-%m-%dT%H:%M:%SZ"]),
         "command": command(std::env::args()),
+        "perf": {
+            "version": env!("CARGO_PKG_VERSION"),
+            "blake3": std::env::current_exe().ok().and_then(|own| Some(hash_file(&own).ok()?.1.to_hex().as_str().to_owned())),
+            "profile": PROFILE,
+        },
     })
 }
 
@@ -79,5 +86,7 @@ mod tests {
         assert!(machine["kernel"].is_string());
         assert!(machine["memory_bytes"].as_u64() > Some(1 << 20));
         assert!(machine["date"].as_str().unwrap().ends_with('Z'));
+        assert_eq!(machine["perf"]["blake3"].as_str().unwrap().len(), 64);
+        assert_eq!(machine["perf"]["profile"], PROFILE);
     }
 }

@@ -60,7 +60,9 @@ fn perform(action: Action) -> anyhow::Result<ExitCode> {
             }
             print!("{}", peers::list());
         }
-        Action::QuinnServer { listen, identity, settings } => quinn_peer::serve(listen, &identity, settings)?,
+        Action::QuinnServer { listen, identity, settings, bytes_max } => {
+            quinn_peer::serve(listen, &identity, settings, bytes_max)?;
+        }
         Action::QuinnClient { mode, server, certificate, settings, bytes } => match mode {
             Mode::Read => {
                 let sample = quinn_peer::fetch(server, &certificate, settings, bytes)?;
@@ -110,7 +112,8 @@ fn measure(suites: Suites, plan: suite::Plan) -> anyhow::Result<Report> {
     perf::lab::Lab::available()?;
     perf::end_cleanly_on_signals()?;
     // Described first: afterwards its load would be our own.
-    let machine = machine::describe();
+    let mut machine = machine::describe();
+    machine["program"] = wormhole::describe();
     let fixture = Fixture::create(plan.bytes)?;
     let note = &mut |text: &str| eprintln!("{text}");
     let mut rows = Vec::new();

@@ -64,6 +64,9 @@ fn on_cpu(schedstat: &str) -> Option<Duration> {
 mod tests {
     use super::*;
 
+    /// How often a program is asked: enough that chance neither makes nor hides its waiting.
+    const WAITS: usize = 200;
+
     #[test]
     fn fields_are_found_by_their_whole_name() {
         let status = "Name:\tx\nRssAnon:\t    2048 kB\nRssFile:\t 9 kB\n\
@@ -76,18 +79,32 @@ mod tests {
     }
 
     #[test]
-    fn our_own_memory_and_activity_are_seen() {
+    fn our_own_memory_is_seen() {
         let own = std::process::id();
         assert!(own_mebibytes(own) > Some(0.0));
-        let before = Activity::of(own);
-        // A wait by itself: this thread asks another and sleeps until it answers.
-        std::thread::scope(|scope| {
-            let (ask, asked) = std::sync::mpsc::channel::<()>();
-            scope.spawn(move || asked.recv());
-            std::hint::black_box(blake3::hash(&vec![0; 1 << 22]));
-            drop(ask);
-        });
-        assert!(Activity::of(own).cpu > before.cpu);
         assert_eq!(Activity::of(u32::MAX), Activity::default());
+    }
+
+    #[test]
+    fn a_program_that_is_asked_again_and_again_waits_each_time() {
+        use std::io::{BufRead as _, BufReader, Write as _};
+        use std::process::{Command, Stdio};
+        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (mut ask, mut answers) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+        let mut talk = |lines: usize| {
+            for _ in 0..lines {
+                ask.write_all(b"line\n").unwrap();
+                answers.read_line(&mut String::new()).unwrap();
+            }
+        };
+        talk(1);
+        let before = Activity::of(child.id());
+        talk(WAITS);
+        let after = Activity::of(child.id()).since(before);
+        // It may find the next line there before it slept, now and then; mostly it has to wait for it.
+        assert!(after.waits >= WAITS as u64 / 4, "{after:?}");
+        assert!(!after.cpu.is_zero(), "{after:?}");
+        drop(ask);
+        child.wait().unwrap();
     }
 }

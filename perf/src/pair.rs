@@ -9,7 +9,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, Write as _};
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs as _, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use crate::arguments::Mode;
 use crate::cpu_time::{self, CpuTime};
 use crate::fixture::{self, Fixture};
+use crate::interface;
 use crate::lab::{End, Lab};
 use crate::machine;
 use crate::mounts;
@@ -62,6 +63,8 @@ struct Manifest {
     bytes: u64,
     hash: blake3::Hash,
     peers: Vec<Peer>,
+    /// Peers that could not be started, each with the reason.
+    left_out: Vec<(String, String)>,
 }
 
 /// The peers that serve on their own; iperf3 only where it is installed.
@@ -76,6 +79,7 @@ impl Manifest {
             "bytes": self.bytes,
             "hash": self.hash.to_hex().as_str(),
             "peers": self.peers.iter().map(peer).collect::<Vec<_>>(),
+            "left_out": self.left_out,
         })
     }
 
@@ -99,58 +103,91 @@ impl Manifest {
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
         let hash = value["hash"].as_str().context("the manifest has no hash")?;
-        Ok(Self { mtu: u32::try_from(number("mtu")?)?, bytes: number("bytes")?, hash: hash.parse()?, peers })
+        let left_out = match &value["left_out"] {
+            // Of an older release.
+            Value::Null => Vec::new(),
+            listed => serde_json::from_value(listed.clone()).context("who is left out is a list of pairs")?,
+        };
+        Ok(Self { mtu: u32::try_from(number("mtu")?)?, bytes: number("bytes")?, hash: hash.parse()?, peers, left_out })
     }
 }
 
 /// Serves a fixture with Wormhole and the peers until the host ends or a day has passed; a signal ends it at once.
 ///
+/// The peers are told `mtu`, or that of the interface that `bind` names. One that cannot be started, for instance because
+/// its port is taken, is left out with its reason.
+///
 /// # Errors
-/// If a server cannot be started, or the host ends.
-pub fn serve(bind: SocketAddr, mtu: u32, plan: Plan) -> anyhow::Result<()> {
+/// If the MTU cannot be found out, or our host cannot be started or ends.
+pub fn serve(bind: SocketAddr, mtu: Option<u32>, plan: Plan) -> anyhow::Result<()> {
+    let mtu = mtu.map_or_else(|| interface::serving(bind.ip()), Ok)?;
     let lab = Lab::on_this_machine(bind.ip())?;
     let fixture = Fixture::create(plan.bytes)?;
     let mut peers = Vec::new();
     let mut servers = Vec::new();
+    let mut left_out = Vec::new();
     for name in PEERS {
         if !peers::peer(name).missing_packages().is_empty() {
             continue;
         }
-        let (peer, server) = start(&lab, name, mtu).with_context(|| name.to_owned())?;
-        peers.push(peer);
-        servers.push(server);
+        match start(&lab, name, mtu, plan.bytes) {
+            Ok((peer, server)) => {
+                peers.push(peer);
+                servers.push(server);
+            }
+            Err(error) => {
+                eprintln!("{name} is left out: {error:#}");
+                left_out.push((name.to_owned(), format!("{error:#}")));
+            }
+        }
     }
-    let manifest = Manifest { mtu, bytes: fixture.bytes(), hash: fixture.hash(), peers };
+    let manifest = Manifest { mtu, bytes: fixture.bytes(), hash: fixture.hash(), peers, left_out };
     fs::write(fixture.directory().join(MANIFEST), manifest.to_json().to_string())?;
     let program = wormhole::program()?;
     let mut host = wormhole::Host::start_at(&lab, &program, &fixture.directory(), bind)?;
-    println!("{}", invitation(bind, &host.code));
+    println!("{}", invitation(bind, mtu, &host.code));
     std::io::stdout().flush()?;
     host.process.wait(SERVE_LIMIT).map(drop)
 }
 
-/// What the person at the other machine must know, in one line.
-fn invitation(bind: SocketAddr, code: &str) -> String {
+/// What the person at the other machine must know, and what the one at this machine should.
+fn invitation(bind: SocketAddr, mtu: u32, code: &str) -> String {
     let reached_at =
         if bind.ip().is_unspecified() { format!("ADDRESS-OF-THIS-MACHINE:{}", bind.port()) } else { bind.to_string() };
-    format!("serving on {bind}; on the other machine: perf run {reached_at} and, when asked, the code {code}")
+    format!(
+        "The servers of the peers are open to anybody who reaches {}: they send a public pattern, and load this machine.\n\
+         serving on {bind}, MTU {mtu}; on the other machine: perf run {reached_at} and, when asked, the code {code}",
+        bind.ip(),
+    )
 }
 
-fn start(lab: &Lab, name: &'static str, mtu: u32) -> anyhow::Result<(Peer, Process)> {
+/// Whether nobody has the port yet: a server that waits for its own socket would take somebody else's for it.
+fn ensure_free(kind: SocketKind, address: SocketAddr) -> anyhow::Result<()> {
+    let bound = match kind {
+        SocketKind::Tcp => TcpListener::bind(address).map(drop),
+        SocketKind::Udp => UdpSocket::bind(address).map(drop),
+    };
+    bound.with_context(|| format!("cannot listen on {address}"))
+}
+
+fn start(lab: &Lab, name: &'static str, mtu: u32, bytes_max: u64) -> anyhow::Result<(Peer, Process)> {
     let (port, variant) = match name {
         "iperf3" => {
+            ensure_free(SocketKind::Tcp, lab.socket(End::Host, crate::suite::transport::IPERF3_PORT))?;
             let peer = Peer { name, port: crate::suite::transport::IPERF3_PORT, certificate: None };
             return Ok((peer, iperf3_server(lab, None)?));
         }
         "s2n-quic" => (s2n_peer::PORT, None),
         quinn => (quinn_peer::port(variant(quinn)), Some(variant(quinn))),
     };
+    ensure_free(SocketKind::Udp, lab.socket(End::Host, port))?;
     let identity = Identity::create(lab.directory(), name)?;
     let mut command = lab.command(End::Host, None, std::env::current_exe()?);
     command
         .arg(verb(name, "server"))
         .arg(lab.socket(End::Host, port).to_string())
         .args([&identity.certificate, &identity.key])
+        .arg(bytes_max.to_string())
         .args(flags(mtu, variant));
     let mut server = lab.spawn(name, &mut command)?;
     server.wait_socket(SocketKind::Udp, port, START_LIMIT)?;
@@ -176,13 +213,19 @@ fn flags(mtu: u32, variant: Option<Variant>) -> Vec<String> {
 /// Measures transport and mount against a machine that runs [`serve`].
 ///
 /// # Errors
-/// If the other machine is not reached or its manifest cannot be read. What goes wrong later stands in the rows.
+/// If the other machine is not reached, its manifest cannot be read, or the way to it has another MTU than the one the
+/// peers were told: ours finds the real one out, so that the peers would be at a disadvantage or fail. What goes wrong later stands in the rows.
 pub fn run(host: &str, runs: usize, scale: crate::suite::Scale, note: &mut dyn FnMut(&str)) -> anyhow::Result<Report> {
-    let machine = machine::describe();
+    let mut machine = machine::describe();
+    machine["program"] = wormhole::describe();
     let target = resolve(host)?;
     let code = ask_code()?;
     let lab = Lab::on_this_machine(target.ip())?;
     let manifest = fetch_manifest(&lab, target, &code)?;
+    ensure_mtu(manifest.mtu, interface::towards(target.ip())?)?;
+    for (peer, reason) in &manifest.left_out {
+        note(&format!("{peer}: left out by the other side: {reason}"));
+    }
     let plan = Plan { bytes: manifest.bytes, runs, scale };
     let far = Far { lab: &lab, target, code: &code, manifest: &manifest };
     note("transport.pair");
@@ -204,7 +247,19 @@ pub fn run(host: &str, runs: usize, scale: crate::suite::Scale, note: &mut dyn F
     });
     let series = alternate(vec![(OURS.to_owned(), ours)], plan, note);
     rows.extend(pair_rows("mount.pair", "sequential_cold", &series, &[]));
-    Ok(Report { machine, plan: plan.to_json(), rows })
+    let mut plan = plan.to_json();
+    plan["mtu"] = json!(manifest.mtu);
+    Ok(Report { machine, plan, rows })
+}
+
+/// Refuses a way with another MTU than the one the peers were told.
+fn ensure_mtu(told: u32, found: u32) -> anyhow::Result<()> {
+    ensure!(
+        told == found,
+        "the other side told its peers an MTU of {told}, and the way there has {found}; run there: perf serve --mtu \
+         {found}, or give the route here the MTU {told} (ip route change)"
+    );
+    Ok(())
 }
 
 fn pair_rows(prefix: &str, speed: &str, series: &[crate::suite::Series], absent: &[(String, String)]) -> Vec<Row> {
@@ -418,6 +473,7 @@ mod tests {
                 Peer { name: "quinn", port: 4434, certificate: Some(vec![0, 255, 7]) },
                 Peer { name: "iperf3", port: 5201, certificate: None },
             ],
+            left_out: vec![("s2n-quic".to_owned(), "cannot listen".to_owned())],
         }
     }
 
@@ -438,6 +494,8 @@ mod tests {
         };
         assert!(broken("version", json!(2)));
         assert!(broken("bytes", json!("many")));
+        assert!(broken("left_out", json!(["s2n-quic"])));
+        assert!(!broken("left_out", Value::Null));
         assert!(broken("hash", json!("00")));
         assert!(broken("mtu", json!(1_u64 << 40)));
         assert!(broken("peers", json!([{"name": "quinn", "port": 70_000, "certificate": null}])));
@@ -455,10 +513,31 @@ mod tests {
 
     #[test]
     fn an_invitation_names_an_address_that_leads_here() {
-        let invited = |bind: &str| invitation(bind.parse().unwrap(), "7-nebula");
+        let invited = |bind: &str| invitation(bind.parse().unwrap(), 9000, "7-nebula");
         assert!(invited("10.0.0.1:4433").contains("perf run 10.0.0.1:4433 and"));
         assert!(invited("0.0.0.0:99").contains("perf run ADDRESS-OF-THIS-MACHINE:99 and"));
-        assert!(invited("[::]:99").ends_with("7-nebula"));
+        assert!(invited("[::]:99").ends_with("7-nebula") && invited("[::]:99").contains("MTU 9000"));
+        assert!(invited("10.0.0.1:4433").contains("open to anybody who reaches 10.0.0.1"));
+    }
+
+    #[test]
+    fn a_taken_port_is_no_server_of_ours() {
+        let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let error = ensure_free(SocketKind::Udp, address).unwrap_err();
+        assert!(error.to_string().contains(&address.to_string()), "{error}");
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        assert!(ensure_free(SocketKind::Tcp, address).is_err());
+        drop(taken);
+        assert!(ensure_free(SocketKind::Tcp, address).is_ok());
+    }
+
+    #[test]
+    fn a_way_with_another_mtu_is_refused() {
+        assert!(ensure_mtu(9000, 9000).is_ok());
+        let error = ensure_mtu(1500, 9000).unwrap_err().to_string();
+        assert!(error.contains("--mtu 9000") && error.contains("the MTU 1500"), "{error}");
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub enum Source {
 const SSH: [(&str, &str); 2] = [("ssh", "openssh-client"), ("sshd", "openssh-server")];
 
 /// Every peer the suites know.
-pub const PEERS: [Peer; 14] = [
+pub const PEERS: [Peer; 13] = [
     Peer { name: "s2n-quic", role: "QUIC on tokio, one stream, LAN windows", source: Source::BuiltIn },
     Peer { name: "quinn", role: "QUIC on tokio, one stream, stock settings with LAN windows", source: Source::BuiltIn },
     Peer { name: "quinn-ack-frequency", role: "the same with the ACK frequency extension", source: Source::BuiltIn },
@@ -79,11 +79,6 @@ pub const PEERS: [Peer; 14] = [
         source: Source::Programs(&[("rsync", "rsync"), SSH[0], SSH[1]]),
     },
     Peer { name: "local", role: "the same file or folder without a network, in clear", source: Source::BuiltIn },
-    Peer {
-        name: "fio",
-        role: "no contender: checks the load generator of the random suite",
-        source: Source::Programs(&[("fio", "fio")]),
-    },
 ];
 
 /// The peer of that name.
@@ -147,7 +142,23 @@ pub fn list() -> String {
     PEERS.iter().map(line).collect()
 }
 
-/// Installs the packages of all missing peers with apt.
+/// Packages whose Debian scripts start a service of their own; the suites start servers of their own and need none.
+const SERVICES: [(&str, &str); 2] = [("nginx", "nginx"), ("openssh-server", "ssh")];
+
+/// What whoever installs `packages` should know of the services they start.
+fn service_warning(packages: &[&str]) -> Option<String> {
+    let started: Vec<&str> =
+        SERVICES.into_iter().filter(|(package, _)| packages.contains(package)).map(|(_, service)| service).collect();
+    let services = started.join(" ");
+    (!started.is_empty()).then(|| {
+        format!(
+            "Debian's packages start these services, which the suites do not need: {services}\n\
+             To stop them: systemctl disable --now {services}"
+        )
+    })
+}
+
+/// Brings apt's lists up to date and installs the packages of all missing peers; says which of them start services.
 ///
 /// # Errors
 /// If this is not root on a machine with apt, or apt fails.
@@ -164,14 +175,24 @@ pub fn install() -> anyhow::Result<()> {
         "needs root and apt; run: apt-get install {}",
         packages.join(" ")
     );
+    if let Some(warning) = service_warning(&packages) {
+        println!("{warning}");
+    }
+    // A fresh machine has no package lists, and an old one those of packages that are gone.
+    apt_get(&["update"])?;
+    let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
+    arguments.extend(&packages);
+    apt_get(&arguments)
+}
+
+fn apt_get(arguments: &[&str]) -> anyhow::Result<()> {
     let status = Command::new("apt-get")
-        .args(["install", "--yes", "--no-install-recommends"])
-        .args(&packages)
+        .args(arguments)
         .env("DEBIAN_FRONTEND", "noninteractive")
         .stdin(Stdio::null())
         .status()
         .context("cannot run apt-get")?;
-    ensure!(status.success(), "apt-get: {status} (try apt-get update first)");
+    ensure!(status.success(), "apt-get {}: {status}", arguments.join(" "));
     Ok(())
 }
 
@@ -201,6 +222,13 @@ mod tests {
         let clear: Vec<_> = PEERS.iter().map(|peer| peer.name).filter(|name| is_in_clear(name)).collect();
         assert_eq!(clear, ["http", "iperf3", "rclone-http", "local"]);
         assert!(is_in_clear("rclone") && !is_in_clear("a peer of another release"));
+    }
+
+    #[test]
+    fn services_that_an_installation_starts_are_named() {
+        assert_eq!(service_warning(&["rclone", "sshfs"]), None);
+        assert!(service_warning(&["openssh-client", "nginx"]).unwrap().ends_with("--now nginx"));
+        assert!(service_warning(&["nginx", "openssh-server"]).unwrap().ends_with("--now nginx ssh"));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
@@ -18,6 +19,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::fixture;
 use crate::sample::{Sample, Stopwatch};
+use crate::suite::RUN_LIMIT;
 
 /// The port the server of the first variant listens on in its namespace; the others follow.
 pub const PORT: u16 = 4434;
@@ -42,6 +44,12 @@ const SOCKET_BUFFER_BYTES: usize = 16 << 20;
 
 /// ACK-eliciting packets per acknowledgement with the extension; what quinn's own bulk benchmark asks for.
 const ACK_ELICITING_THRESHOLD: u32 = 10;
+
+/// How long a client may take from its first packet to its request.
+pub(crate) const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long one client may keep the server to itself: as long as any run may take.
+pub(crate) const ANSWER_LIMIT: Duration = RUN_LIMIT;
 
 /// How much distinct content the server holds; it is repeated up to the length asked for. Larger than any cache.
 pub(crate) const CONTENT_BYTES: u64 = 256 << 20;
@@ -103,11 +111,12 @@ const TRAIN_DATAGRAM_BYTES_MAX: u16 = 65_507 / TRAIN_DATAGRAMS;
 const DATAGRAM_BYTES_MAX: u16 = (1 << 14) - 1;
 
 impl Settings {
-    /// The settings of a variant for a link of `mtu` bytes.
-    pub fn for_link(mtu: u32, variant: Variant) -> Self {
-        // 40 bytes IPv6 and 8 bytes UDP, as quinn's own default ceiling of 1452 on a 1500 link.
+    /// The settings of a variant for a link of `mtu` bytes to or from `address`.
+    pub fn for_link(mtu: u32, address: IpAddr, variant: Variant) -> Self {
+        // 20 bytes IPv4 (RFC 791) or 40 bytes IPv6 (RFC 8200), and 8 bytes UDP (RFC 768).
+        let headers = if address.is_ipv4() { 28 } else { 48 };
         let full =
-            u16::try_from(mtu.saturating_sub(48)).map_or(DATAGRAM_BYTES_MAX, |full| full.min(DATAGRAM_BYTES_MAX));
+            u16::try_from(mtu.saturating_sub(headers)).map_or(DATAGRAM_BYTES_MAX, |full| full.min(DATAGRAM_BYTES_MAX));
         Self {
             datagram_bytes: match variant {
                 Variant::Plain | Variant::AckFrequency => full,
@@ -171,11 +180,13 @@ impl Identity {
     }
 }
 
-/// Serves until killed: each connection's one stream names a length and gets that many bytes.
+/// Serves until killed: each connection's one stream names a length and gets that many bytes, at most `bytes_max`.
+///
+/// Clients come one after the other, so each has [`REQUEST_LIMIT`] to ask and [`ANSWER_LIMIT`] for everything.
 ///
 /// # Errors
 /// If the address cannot be bound or the identity cannot be read.
-pub fn serve(listen: SocketAddr, identity: &Identity, settings: Settings) -> anyhow::Result<()> {
+pub fn serve(listen: SocketAddr, identity: &Identity, settings: Settings, bytes_max: u64) -> anyhow::Result<()> {
     let key = PrivatePkcs8KeyDer::from(std::fs::read(&identity.key)?);
     let certificate = CertificateDer::from(std::fs::read(&identity.certificate)?);
     let mut tls = rustls::ServerConfig::builder_with_provider(provider())
@@ -195,7 +206,7 @@ pub fn serve(listen: SocketAddr, identity: &Identity, settings: Settings) -> any
             quinn::Endpoint::new(settings.endpoint()?, Some(server), socket(listen)?, Arc::new(TokioRuntime))?;
         // One client at a time: a run has one.
         while let Some(incoming) = endpoint.accept().await {
-            if let Err(error) = answer(incoming, &content).await {
+            if let Err(error) = limited(ANSWER_LIMIT, answer(incoming, &content, bytes_max)).await {
                 eprintln!("{error:#}");
             }
         }
@@ -203,12 +214,28 @@ pub fn serve(listen: SocketAddr, identity: &Identity, settings: Settings) -> any
     })
 }
 
-async fn answer(incoming: quinn::Incoming, content: &Bytes) -> anyhow::Result<()> {
-    let connection = incoming.await?;
-    let (mut send, mut receive) = connection.accept_bi().await?;
-    let mut wanted = [0; 8];
-    receive.read_exact(&mut wanted).await?;
-    let mut left = u64::from_le_bytes(wanted);
+/// Waits for `work` no longer than `limit`.
+pub(crate) async fn limited<T>(limit: Duration, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::time::timeout(limit, work).await.with_context(|| format!("a client took longer than {limit:?}"))?
+}
+
+/// The length a request names.
+pub(crate) fn length_wanted(request: &[u8], bytes_max: u64) -> anyhow::Result<u64> {
+    let wanted = u64::from_le_bytes(request.try_into().context("a request is one length")?);
+    ensure!(wanted <= bytes_max, "a client asked for {wanted} bytes, more than {bytes_max}");
+    Ok(wanted)
+}
+
+async fn answer(incoming: quinn::Incoming, content: &Bytes, bytes_max: u64) -> anyhow::Result<()> {
+    let (connection, mut send, wanted) = limited(REQUEST_LIMIT, async {
+        let connection = incoming.await?;
+        let (send, mut receive) = connection.accept_bi().await?;
+        let mut wanted = [0; 8];
+        receive.read_exact(&mut wanted).await?;
+        Ok((connection, send, wanted))
+    })
+    .await?;
+    let mut left = length_wanted(&wanted, bytes_max)?;
     let mut at = 0;
     while left > 0 {
         let end = content.len().min(at + CHUNK_BYTES);
@@ -352,15 +379,56 @@ mod tests {
     #[test]
     fn settings_follow_the_link() {
         let check = |mtu, variant, datagram_bytes, trains| {
-            let settings = Settings::for_link(mtu, variant);
+            let settings = Settings::for_link(mtu, Ipv4Addr::LOCALHOST.into(), variant);
             assert_eq!(settings.datagram_bytes, datagram_bytes, "{mtu} {variant:?}");
             assert_eq!(settings.fits_trains(), trains, "{mtu} {variant:?}");
         };
-        check(1500, Variant::Plain, 1452, true);
-        check(1500, Variant::Trains, 1452, true);
-        check(9000, Variant::AckFrequency, 8952, false);
+        check(1500, Variant::Plain, 1472, true);
+        check(1500, Variant::Trains, 1472, true);
+        check(9000, Variant::AckFrequency, 8972, false);
         check(9000, Variant::Trains, 6550, true);
         check(65_535, Variant::Plain, 16_383, false);
+        let longer_headers = Settings::for_link(1500, Ipv6Addr::LOCALHOST.into(), Variant::Plain);
+        assert_eq!(longer_headers.datagram_bytes, 1452);
+    }
+
+    #[test]
+    fn a_request_is_one_length_within_the_bound() {
+        assert_eq!(length_wanted(&1000_u64.to_le_bytes(), 1000).unwrap(), 1000);
+        assert!(length_wanted(&1001_u64.to_le_bytes(), 1000).is_err());
+        assert!(length_wanted(&[1, 2, 3], 1000).is_err() && length_wanted(&[0; 9], 1000).is_err());
+    }
+
+    #[test]
+    fn a_client_that_asks_for_nothing_is_given_up() {
+        let silent = limited(Duration::from_millis(1), std::future::pending::<anyhow::Result<()>>());
+        let error = runtime().unwrap().block_on(silent).unwrap_err();
+        assert!(error.to_string().contains("took longer"), "{error}");
+    }
+
+    /// A server on a free port of loopback, and the address it has.
+    fn server(bytes_max: u64) -> (tempfile::TempDir, Identity, SocketAddr) {
+        let directory = tempfile::tempdir().unwrap();
+        let identity = Identity::create(directory.path(), "test").unwrap();
+        let address = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+        let served = identity.clone();
+        // It ends with the test program: nothing else ends it.
+        std::thread::spawn(move || serve(address, &served, settings(), bytes_max));
+        (directory, identity, address)
+    }
+
+    fn settings() -> Settings {
+        Settings::for_link(1500, Ipv4Addr::LOCALHOST.into(), Variant::Plain)
+    }
+
+    #[test]
+    fn a_server_gives_no_more_than_its_bound() {
+        let (_directory, identity, address) = server(100_000);
+        let fetched = |bytes| fetch(address, &identity.certificate, settings(), bytes);
+        assert_eq!(fetched(100_000).unwrap().bytes, 100_000);
+        assert!(fetched(100_001).is_err());
+        // It serves on after a client it refused.
+        verify(address, &identity.certificate, settings(), 5000).unwrap();
     }
 
     #[test]

@@ -34,6 +34,9 @@ pub const MAGNITUDE_MIN: f64 = 1e-12;
 /// The greatest magnitude of any number of a report: a petabyte.
 pub const MAGNITUDE_MAX: f64 = 1e15;
 
+/// By how much of itself a median may differ from the one its runs give: what a decimal fraction loses on its way.
+const ROUNDING: f64 = 1e-9;
+
 /// Share of the cores that may be busy before a run without the reader being warned.
 pub const QUIET_LOAD: f64 = 0.25;
 
@@ -63,6 +66,8 @@ pub struct RecordedPlan {
     pub runs: Option<u64>,
     /// `full` or `quick`.
     pub scale: Option<String>,
+    /// The MTU of a real link; in labs the rows' names have it.
+    pub mtu: Option<u32>,
     /// `release` or `debug`: how the measuring program was built.
     pub profile: Option<String>,
 }
@@ -89,6 +94,22 @@ pub struct Machine {
     pub date: Option<String>,
     /// The command line.
     pub command: Option<String>,
+    /// The program that measured; older reports leave it out.
+    pub perf: Option<Program>,
+    /// `wormhole`, which was measured; older reports leave it out.
+    pub program: Option<Program>,
+}
+
+/// A program of a run, as far as it was found out.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default)]
+pub struct Program {
+    /// Its word for its version.
+    pub version: Option<String>,
+    /// BLAKE3 hash of its file.
+    pub blake3: Option<String>,
+    /// `release` or `debug`.
+    pub profile: Option<String>,
 }
 
 /// One quantity over all contenders.
@@ -116,6 +137,12 @@ pub struct RecordedRow {
     /// By how much a value may be off because of how it was counted; older reports leave it out.
     #[serde(default)]
     pub grain: f64,
+    /// Contenders that ran well and have no figure here, each with the reason.
+    #[serde(default)]
+    pub withheld: BTreeMap<String, String>,
+    /// What a reader must know of all its runs.
+    #[serde(default)]
+    pub remark: Option<String>,
     /// Peers that are not installed, each with the packages it needs.
     #[serde(default)]
     pub absent: BTreeMap<String, String>,
@@ -178,8 +205,22 @@ impl Recorded {
         ensure!(recorded.rows.len() <= ROWS_MAX, "more than {ROWS_MAX} rows");
         for row in &recorded.rows {
             row.ensure_bounded().with_context(|| format!("row {:?}", row.name))?;
+            row.ensure_medians().with_context(|| format!("row {:?}", row.name))?;
         }
         Ok(recorded)
+    }
+
+    /// Whether every figure has the runs it is the median of.
+    ///
+    /// # Errors
+    /// The first figure that has none.
+    pub fn ensure_backed(&self) -> anyhow::Result<()> {
+        for row in &self.rows {
+            for (name, _) in row.contenders() {
+                ensure!(!row.runs_of(name).is_empty(), "row {:?}: the figure of {name:?} has no runs", row.name);
+            }
+        }
+        Ok(())
     }
 
     /// The row of that name.
@@ -196,6 +237,18 @@ impl Machine {
             Some(true) => format!("{short} with uncommitted changes"),
             _ => short,
         })
+    }
+
+    /// Which of the two programs was a debug build, in words for readers; none if neither is known to have been one.
+    pub fn debug_words(&self) -> Option<&'static str> {
+        let is_debug = |program: &Option<Program>| {
+            program.as_ref().is_some_and(|program| program.profile.as_deref() == Some("debug"))
+        };
+        match (is_debug(&self.program), is_debug(&self.perf)) {
+            (true, _) => Some("wormhole was a debug build"),
+            (false, true) => Some("perf, and the peers in it, was a debug build"),
+            (false, false) => None,
+        }
     }
 
     /// The load before the run, if it was more than [`QUIET_LOAD`] of the cores.
@@ -238,7 +291,8 @@ impl RecordedRow {
     pub fn we_failed(&self) -> bool {
         let has_curve =
             || [&self.series, &self.percentiles, &self.points].iter().any(|curves| curves.contains_key(OURS));
-        self.failures().iter().any(|&(name, _)| name == OURS) || (self.ours.is_none() && !has_curve())
+        self.failures().iter().any(|&(name, _)| name == OURS)
+            || (self.ours.is_none() && !has_curve() && !self.withheld.contains_key(OURS))
     }
 
     /// Whether the row has a curve of anybody.
@@ -302,9 +356,27 @@ impl RecordedRow {
         }
     }
 
+    /// Refuses a figure that is not the median of its runs, where there are runs.
+    fn ensure_medians(&self) -> anyhow::Result<()> {
+        for (name, figure) in self.contenders() {
+            if let Some(Summary { median, .. }) = Summary::of(&self.runs_of(name)) {
+                let is_same = (figure - median).abs() <= ROUNDING * median.abs();
+                ensure!(is_same, "{name:?} has the figure {figure}, and the median of its runs is {median}");
+            }
+        }
+        Ok(())
+    }
+
     fn ensure_bounded(&self) -> anyhow::Result<()> {
         let in_clear = self.in_clear.as_ref().map_or(0, BTreeSet::len);
-        let contenders = [self.peers.len(), self.spread.len(), self.absent.len(), self.failures.len(), in_clear];
+        let contenders = [
+            self.peers.len(),
+            self.spread.len(),
+            self.absent.len(),
+            self.failures.len(),
+            self.withheld.len(),
+            in_clear,
+        ];
         let curves = [&self.series, &self.percentiles, &self.points];
         let most = contenders
             .into_iter()
@@ -354,6 +426,8 @@ mod tests {
                     figure("scp", Err("check: no route; gave up: twice".into())),
                 ],
                 absent: vec![("iperf3".into(), "iperf3".into())],
+                withheld: vec![("sshfs".into(), "too few reads".into())],
+                remark: Some("3 of 5 rounds".into()),
                 grain: 0.25,
                 curves: serde_json::Map::new(),
             }],
@@ -369,6 +443,7 @@ mod tests {
         assert_eq!(row.failures(), [("scp", "check: no route; gave up: twice")]);
         assert_eq!(row.absent["iperf3"], "iperf3");
         assert!(row.in_clear.is_some() && row.grain == 0.25);
+        assert_eq!((row.withheld["sshfs"].as_str(), row.remark.as_deref()), ("too few reads", Some("3 of 5 rounds")));
     }
 
     #[test]
@@ -466,6 +541,37 @@ mod tests {
         assert_eq!(machine(0.5).busy_load(), None);
         assert_eq!(machine(0.51).busy_load(), Some(0.51));
         assert_eq!(Machine::default().busy_load(), None);
+    }
+
+    #[test]
+    fn a_debug_build_is_told_from_a_release() {
+        let words = |machine: Value| {
+            Recorded::from_json(json!({"machine": machine, "rows": []})).unwrap().machine.debug_words()
+        };
+        assert!(words(json!({"program": {"profile": "debug"}})).unwrap().starts_with("wormhole"));
+        assert!(words(json!({"perf": {"profile": "debug"}, "program": null})).unwrap().starts_with("perf"));
+        assert_eq!(words(json!({"perf": {"profile": "release"}, "program": {"profile": null}})), None);
+        assert_eq!(words(json!({})), None);
+    }
+
+    #[test]
+    fn medians_are_those_of_the_runs() {
+        let read = |ours: f64, quinn: f64| {
+            let runs = json!([{"ours": 3.0, "quinn": 1.0}, {"ours": 2.0, "quinn": 0.1}, {"ours": 4.0, "quinn": 0.2}]);
+            let row = json!({"name": "n", "unit": "GB/s", "ours": ours, "peers": {"quinn": quinn}, "runs": runs});
+            Recorded::from_json(json!({"rows": [row]}))
+        };
+        assert!(read(3.0, 0.2).is_ok_and(|recorded| recorded.ensure_backed().is_ok()));
+        for (ours, quinn) in [(3.001, 0.2), (4.0, 0.2), (3.0, 0.1)] {
+            let error = format!("{:#}", read(ours, quinn).unwrap_err());
+            assert!(error.contains("median"), "{error}");
+        }
+        // A figure without runs can be drawn, and stands in no specification.
+        let bare = Recorded::from_json(json!({"rows": [{"name": "n", "unit": "GB/s", "ours": 3.0}]})).unwrap();
+        assert!(bare.ensure_backed().is_err());
+        let failed =
+            Recorded::from_json(json!({"rows": [{"name": "n", "unit": "GB/s", "failed": "ours: x"}]})).unwrap();
+        assert!(failed.ensure_backed().is_ok());
     }
 
     #[test]

@@ -30,6 +30,10 @@ pub struct Row {
     pub figures: Vec<Figure>,
     /// Peers that are not installed, each with the packages it needs.
     pub absent: Vec<(String, String)>,
+    /// Contenders that ran well and have no figure here, each with the reason.
+    pub withheld: Vec<(String, String)>,
+    /// What a reader must know of all its runs.
+    pub remark: Option<String>,
     /// By how much a value may be off because of how it was counted; zero where that is below all noise.
     pub grain: f64,
     /// What a picture is drawn from, by kind: `series`, `percentiles` or `points`. Stands in the JSON as it is.
@@ -207,6 +211,13 @@ impl Row {
         if self.grain > 0.0 {
             row["grain"] = json!(self.grain);
         }
+        if !self.withheld.is_empty() {
+            row["withheld"] =
+                Value::Object(self.withheld.iter().cloned().map(|(who, why)| (who, why.into())).collect());
+        }
+        if let Some(remark) = &self.remark {
+            row["remark"] = json!(remark);
+        }
         for (kind, curve) in &self.curves {
             row[kind.as_str()] = curve.clone();
         }
@@ -269,6 +280,12 @@ impl Row {
                 }
             }
         }
+        for (contender, reason) in &self.withheld {
+            line(format_args!("  {contender:<20}     none   {reason}"));
+        }
+        if let Some(remark) = &self.remark {
+            line(format_args!("  {remark}"));
+        }
         for (peer, packages) in &self.absent {
             line(format_args!("  {peer:<20}   absent   apt-get install {packages}"));
         }
@@ -310,6 +327,12 @@ impl Report {
     /// The rows for people.
     pub fn to_table(&self) -> String {
         let mut table = String::new();
+        for (what, program) in [("perf", &self.machine["perf"]), ("wormhole", &self.machine["program"])] {
+            if program["profile"] == "debug" {
+                writeln!(table, "DEBUG BUILD of {what}: no figure here says how fast a release is.")
+                    .expect("a String takes every write");
+            }
+        }
         for row in &self.rows {
             row.write_table(&mut table);
         }
@@ -333,6 +356,8 @@ mod tests {
                 })
                 .collect(),
             absent: vec![("iperf3".into(), "iperf3".into())],
+            withheld: Vec::new(),
+            remark: None,
             grain: 0.0,
             curves: Map::new(),
         }
@@ -423,6 +448,27 @@ mod tests {
         let row = row(&[("ours", Ok(&[2.0]))]).with_curve("series", json!({"ours": [[0.1, 2.0]]}));
         assert_eq!(row.to_json()["series"], json!({"ours": [[0.1, 2.0]]}));
         assert_eq!(row.to_json()["ours"], 2.0);
+    }
+
+    #[test]
+    fn what_is_withheld_and_remarked_is_said_and_no_failure() {
+        let mut row = row(&[("ours", Ok(&[2.0]))]);
+        row.withheld = vec![("sshfs".into(), "too few reads".into())];
+        row.remark = Some("3 of 5 rounds".into());
+        let json = row.to_json();
+        assert_eq!((&json["withheld"], &json["remark"]), (&json!({"sshfs": "too few reads"}), &json!("3 of 5 rounds")));
+        let report = Report { machine: Value::Null, plan: Value::Null, rows: vec![row] };
+        let table = report.to_table();
+        assert!(report.is_complete() && table.contains("none   too few reads") && table.contains("  3 of 5 rounds\n"));
+    }
+
+    #[test]
+    fn a_debug_build_is_said_first() {
+        let table =
+            |machine| Report { machine, plan: Value::Null, rows: vec![row(&[("ours", Ok(&[2.0]))])] }.to_table();
+        let debug = json!({"perf": {"profile": "release"}, "program": {"profile": "debug"}});
+        assert!(table(debug).starts_with("DEBUG BUILD of wormhole"));
+        assert!(!table(json!({"program": {"profile": "release"}})).contains("DEBUG"));
     }
 
     #[test]

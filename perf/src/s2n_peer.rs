@@ -17,8 +17,8 @@ use s2n_quic::{Client, Connection, Server};
 
 use crate::fixture;
 use crate::quinn_peer::{
-    ALPN, CHUNK_BYTES, CONNECTION_WINDOW_BYTES, CONTENT_BYTES, Identity, SERVER_NAME, WINDOW_BYTES, any_port,
-    expected_hash, provider, runtime, socket,
+    ALPN, ANSWER_LIMIT, CHUNK_BYTES, CONNECTION_WINDOW_BYTES, CONTENT_BYTES, Identity, REQUEST_LIMIT, SERVER_NAME,
+    WINDOW_BYTES, any_port, expected_hash, length_wanted, limited, provider, runtime, socket,
 };
 use crate::sample::{Sample, Stopwatch};
 
@@ -62,11 +62,12 @@ fn door(address: SocketAddr, mtu: u32) -> anyhow::Result<io::tokio::Provider> {
         .build()?)
 }
 
-/// Serves until killed: each connection's one stream names a length and gets that many bytes.
+/// Serves until killed: each connection's one stream names a length and gets that many bytes, at most `bytes_max`; with
+/// the limits of [`crate::quinn_peer`]'s.
 ///
 /// # Errors
 /// If the address cannot be bound or the identity cannot be read.
-pub fn serve(listen: SocketAddr, identity: &Identity, mtu: u32) -> anyhow::Result<()> {
+pub fn serve(listen: SocketAddr, identity: &Identity, mtu: u32, bytes_max: u64) -> anyhow::Result<()> {
     let key = PrivatePkcs8KeyDer::from(std::fs::read(&identity.key)?);
     let certificate = CertificateDer::from(std::fs::read(&identity.certificate)?);
     let mut tls = rustls::ServerConfig::builder_with_provider(provider())
@@ -87,7 +88,7 @@ pub fn serve(listen: SocketAddr, identity: &Identity, mtu: u32) -> anyhow::Resul
             .start()?;
         // One client at a time: a run has one.
         while let Some(connection) = server.accept().await {
-            if let Err(error) = answer(connection, &content).await {
+            if let Err(error) = limited(ANSWER_LIMIT, answer(connection, &content, bytes_max)).await {
                 eprintln!("{error:#}");
             }
         }
@@ -95,15 +96,19 @@ pub fn serve(listen: SocketAddr, identity: &Identity, mtu: u32) -> anyhow::Resul
     })
 }
 
-async fn answer(mut connection: Connection, content: &Bytes) -> anyhow::Result<()> {
-    let stream = connection.accept_bidirectional_stream().await?.context("the client closed before it asked")?;
-    let (mut receive, mut send) = stream.split();
-    let mut wanted = Vec::with_capacity(8);
-    while let Some(chunk) = receive.receive().await? {
-        ensure!(wanted.len() + chunk.len() <= 8, "a request is one length");
-        wanted.extend_from_slice(&chunk);
-    }
-    let mut left = u64::from_le_bytes(wanted.as_slice().try_into().context("a request is one length")?);
+async fn answer(mut connection: Connection, content: &Bytes, bytes_max: u64) -> anyhow::Result<()> {
+    let (mut send, wanted) = limited(REQUEST_LIMIT, async {
+        let stream = connection.accept_bidirectional_stream().await?.context("the client closed before it asked")?;
+        let (mut receive, send) = stream.split();
+        let mut wanted = Vec::with_capacity(8);
+        while let Some(chunk) = receive.receive().await? {
+            ensure!(wanted.len() + chunk.len() <= 8, "a request is one length");
+            wanted.extend_from_slice(&chunk);
+        }
+        Ok((send, wanted))
+    })
+    .await?;
+    let mut left = length_wanted(&wanted, bytes_max)?;
     let mut at = 0;
     while left > 0 {
         let end = content.len().min(at + CHUNK_BYTES);

@@ -53,7 +53,9 @@ pub fn committed_reports() -> anyhow::Result<Vec<PathBuf>> {
 pub fn perform(reports: &[PathBuf], purpose: Purpose) -> anyhow::Result<()> {
     let mut sources = Vec::new();
     for path in reports {
-        sources.push((path.as_path(), Recorded::read(path)?));
+        let recorded = Recorded::read(path)?;
+        recorded.ensure_backed().with_context(|| path.display().to_string())?;
+        sources.push((path.as_path(), recorded));
     }
     let table = table(&sources);
     if purpose == Purpose::Print {
@@ -133,6 +135,9 @@ fn write_run(text: &mut String, path: &Path, recorded: &Recorded) -> std::fmt::R
     if machine.busy_load().is_some() {
         writeln!(text, "**The machine was busy**: speeds are lower and times longer than they are on a quiet one.")?;
     }
+    if let Some(words) = machine.debug_words() {
+        writeln!(text, "**{words}**: no figure here says how fast a release is.")?;
+    }
     let file = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
     writeln!(text, "All of it: `{REPORTS}/{}`.", code(&file))?;
     writeln!(text)?;
@@ -147,7 +152,10 @@ fn write_run(text: &mut String, path: &Path, recorded: &Recorded) -> std::fmt::R
 fn ours(row: &RecordedRow) -> String {
     let Some(median) = row.ours else {
         let reason = row.failures().into_iter().find(|&(name, _)| name == OURS).map(|(_, reason)| plain(reason));
-        return format!("failed: {}", reason.as_deref().unwrap_or("no reason given"));
+        return match (reason, row.withheld.get(OURS)) {
+            (None, Some(why)) => format!("none: {}", plain(why)),
+            (reason, _) => format!("failed: {}", reason.as_deref().unwrap_or("no reason given")),
+        };
     };
     let runs = row.runs_of(OURS).len();
     let spread = row.spread_of(OURS).map_or_else(String::new, |spread| {
@@ -167,7 +175,10 @@ fn peers_of(row: &RecordedRow) -> String {
     let failed = row.failures().into_iter().filter(|&(name, _)| name != OURS);
     let failed = failed.map(|(name, reason)| format!("{} failed: {}", plain(name), plain(reason)));
     let absent = row.absent.keys().map(|name| format!("{} not there", plain(name)));
-    let all: Vec<String> = figures.chain(failed).chain(absent).collect();
+    let withheld = row.withheld.iter().filter(|&(name, _)| name != OURS);
+    let withheld = withheld.map(|(name, reason)| format!("{} none: {}", plain(name), plain(reason)));
+    let remark = row.remark.iter().map(|remark| plain(remark));
+    let all: Vec<String> = figures.chain(failed).chain(withheld).chain(absent).chain(remark).collect();
     if all.is_empty() { "–".to_owned() } else { all.join("; ") }
 }
 
@@ -247,6 +258,23 @@ mod tests {
             "name": "n", "unit": "GB/s", "failed": "ours: a | b; quinn: c", "failures": {"ours": "a | b", "quinn": "c"},
         }));
         assert!(table.contains(r"| `n` | failed: a \| b | quinn failed: c |"), "{table}");
+    }
+
+    #[test]
+    fn what_is_withheld_or_remarked_is_in_the_table() {
+        let table = generated(json!({
+            "name": "n", "unit": "us", "withheld": {"ours": "few | reads", "sshfs": "few"}, "remark": "3 of 5 | rounds",
+        }));
+        assert!(table.contains(r"| `n` | none: few \| reads | sshfs none: few; 3 of 5 \| rounds |"), "{table}");
+    }
+
+    #[test]
+    fn a_debug_build_is_said_above_its_table() {
+        let mut debug = report(json!({"name": "n", "unit": "us", "ours": 1.0}));
+        let path = Path::new("quick.json");
+        assert!(!table(&[(path, debug.clone())]).contains("debug"));
+        debug.machine.program = Some(crate::recorded::Program { profile: Some("debug".into()), ..Default::default() });
+        assert!(table(&[(path, debug)]).contains("**wormhole was a debug build**"));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! warm-up too. Then the timed rounds, each in another order, so that nobody always comes after the same one. A contender
 //! that fails once is out and has no figure: a partial series would flatter it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 
@@ -58,6 +58,13 @@ pub enum Scale {
     /// A look in minutes.
     Quick,
 }
+
+/// How long the timed rounds of one part of a suite may take before no further one begins: a machine that is busy gets
+/// fewer rounds and not a run without end.
+pub const PART_BUDGET: Duration = Duration::from_secs(300);
+
+/// Rounds that are run however long they take.
+pub const ROUNDS_MIN: usize = 3;
 
 /// What a timed run yields.
 pub trait Outcome {
@@ -144,15 +151,36 @@ pub struct Series<T = Run> {
     pub contender: String,
     /// Complete, or the reason.
     pub runs: Result<Vec<T>, String>,
+    /// What a reader of the figures must know of all contenders' runs.
+    pub remark: Option<String>,
 }
 
 /// Checks every contender, which warms it up, and lets them take turns; `note` hears what is going on.
+///
+/// Past [`PART_BUDGET`] no further round begins once there are [`ROUNDS_MIN`]; the series say so then.
 pub fn alternate<T: Outcome>(entries: Vec<Entry<'_, T>>, plan: Plan, note: &mut dyn FnMut(&str)) -> Vec<Series<T>> {
+    alternate_by(entries, plan, note, &mut Instant::now)
+}
+
+fn alternate_by<T: Outcome>(
+    entries: Vec<Entry<'_, T>>,
+    plan: Plan,
+    note: &mut dyn FnMut(&str),
+    now: &mut dyn FnMut() -> Instant,
+) -> Vec<Series<T>> {
     let mut lanes: Vec<Lane<'_, T>> = entries.into_iter().map(Lane::new).collect();
     for lane in &mut lanes {
         lane.turn(note, "check", |contender, _| contender.verify());
     }
+    let started = now();
+    let mut remark = None;
     for round in 1..=plan.runs {
+        if round > ROUNDS_MIN && now().saturating_duration_since(started) >= PART_BUDGET {
+            let said = format!("{} of {} rounds: {PART_BUDGET:?} had passed", round - 1, plan.runs);
+            note(&said);
+            remark = Some(said);
+            break;
+        }
         for index in order(round - 1, lanes.len()) {
             lanes[index].turn(note, &format!("run {round}"), |contender, runs| {
                 runs.push(measured(contender, plan)?);
@@ -160,7 +188,7 @@ pub fn alternate<T: Outcome>(entries: Vec<Entry<'_, T>>, plan: Plan, note: &mut 
             });
         }
     }
-    lanes.into_iter().map(Lane::finish).collect()
+    lanes.into_iter().map(|lane| lane.finish(remark.clone())).collect()
 }
 
 /// The order of `count` contenders in a round, counted from 0: a balanced Latin square (Williams, 1949). Over as many
@@ -213,8 +241,8 @@ impl<'l, T> Lane<'l, T> {
         }
     }
 
-    fn finish(self) -> Series<T> {
-        Series { contender: self.name, runs: self.state.map(|_| self.runs) }
+    fn finish(self, remark: Option<String>) -> Series<T> {
+        Series { contender: self.name, runs: self.state.map(|_| self.runs), remark }
     }
 }
 
@@ -226,6 +254,7 @@ pub fn row<T>(
     absent: &[(String, String)],
     quantity: impl Fn(&T) -> f64,
 ) -> Row {
+    let remark = series.iter().find_map(|series| series.remark.clone());
     let figure = |series: &Series<T>| Figure {
         contender: series.contender.clone(),
         runs: match &series.runs {
@@ -238,6 +267,8 @@ pub fn row<T>(
         unit,
         figures: series.iter().map(figure).collect(),
         absent: absent.to_vec(),
+        withheld: Vec::new(),
+        remark,
         grain: 0.0,
         curves: Map::new(),
     }
@@ -247,9 +278,11 @@ pub fn row<T>(
 /// also where its figure comes from the last part alone.
 pub fn folded<T>(parts: Vec<(String, Vec<Series<T>>)>) -> Vec<Series<T>> {
     let mut reasons: Vec<(String, String)> = Vec::new();
+    let mut remark = None;
     let mut last = Vec::new();
     for (part, all) in parts {
         for series in &all {
+            remark = remark.or_else(|| series.remark.as_ref().map(|said| format!("{part}: {said}")));
             if let Err(reason) = &series.runs {
                 reasons.push((series.contender.clone(), format!("{part}: {reason}")));
             }
@@ -265,6 +298,7 @@ pub fn folded<T>(parts: Vec<(String, Vec<Series<T>>)>) -> Vec<Series<T>> {
         if !of_contender.is_empty() {
             series.runs = Err(of_contender.join("; "));
         }
+        series.remark.clone_from(&remark);
     }
     last
 }
@@ -399,6 +433,27 @@ mod tests {
     }
 
     #[test]
+    fn a_slow_machine_gets_fewer_rounds_and_says_so() {
+        let check = |seconds: u64, rounds: usize, remark: Option<&str>| {
+            let log = RefCell::default();
+            let plan = Plan { runs: 6, ..PLAN };
+            let mut clock = Instant::now();
+            let mut now = || {
+                clock += Duration::from_secs(seconds);
+                clock
+            };
+            let series = alternate_by(vec![entry(&log, "ours", PLAN.bytes, None)], plan, &mut |_| {}, &mut now);
+            assert_eq!(series[0].runs.as_ref().unwrap().len(), rounds, "{seconds} s");
+            let row = row("r".into(), Unit::GigabytesPerSecond, &series, &[], Run::gigabytes_per_second);
+            assert_eq!(row.remark.as_deref(), remark);
+        };
+        // The clock is read once at the start and once before each round past the least number.
+        check(1000, ROUNDS_MIN, Some("3 of 6 rounds: 300s had passed"));
+        check(150, 4, Some("4 of 6 rounds: 300s had passed"));
+        check(99, 6, None);
+    }
+
+    #[test]
     fn one_failed_run_takes_the_whole_series() {
         let log = RefCell::default();
         let entries = vec![entry(&log, "ours", PLAN.bytes, None), entry(&log, "peer", PLAN.bytes, Some(1))];
@@ -424,7 +479,8 @@ mod tests {
 
     #[test]
     fn a_failure_in_any_part_is_one_of_the_whole() {
-        let of = |contender: &str, runs: Result<Vec<u8>, String>| Series { contender: contender.into(), runs };
+        let of =
+            |contender: &str, runs: Result<Vec<u8>, String>| Series { contender: contender.into(), runs, remark: None };
         let parts = vec![
             ("1 shard".to_owned(), vec![of("ours", Err("run 2: lost".into())), of("sshfs", Ok(vec![1]))]),
             ("2 shards".to_owned(), vec![of("ours", Ok(vec![3])), of("sshfs", Ok(vec![4]))]),
@@ -444,8 +500,8 @@ mod tests {
             }
         }
         let series = [
-            Series { contender: "a".into(), runs: Ok([9.0, 2.0, 3.0, 1.0].map(Number).into()) },
-            Series { contender: "b".into(), runs: Err("no".into()) },
+            Series { contender: "a".into(), runs: Ok([9.0, 2.0, 3.0, 1.0].map(Number).into()), remark: None },
+            Series { contender: "b".into(), runs: Err("no".into()), remark: None },
         ];
         let found = typical(&series, |number| number.0, |number| json!(number.0));
         assert_eq!(found, json!({"a": 2.0}));

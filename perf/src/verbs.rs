@@ -23,6 +23,8 @@ pub enum Verb {
         listen: SocketAddr,
         /// Certificate and key.
         identity: Identity,
+        /// The longest answer it gives.
+        bytes_max: u64,
         /// The link's.
         mtu: u32,
     },
@@ -90,7 +92,13 @@ pub fn commands() -> [Command; 8] {
     let mtu = || Arg::new("mtu").long("mtu").required(true).value_parser(value_parser!(u32));
     let milliseconds = || Arg::new("limit_ms").required(true).value_parser(value_parser!(u64));
     [
-        hidden("__s2n-server").args([address(), path("certificate"), path("key"), mtu()]),
+        hidden("__s2n-server").args([
+            address(),
+            path("certificate"),
+            path("key"),
+            Arg::new("bytes_max").required(true).value_parser(value_parser!(u64)),
+            mtu(),
+        ]),
         hidden("__s2n-client").args([
             Arg::new("mode").required(true).value_parser([Mode::Read.word(), Mode::Verify.word()]),
             address(),
@@ -145,6 +153,7 @@ impl Verb {
             "__s2n-server" => Self::S2nServer {
                 listen: value(matches, "address"),
                 identity: Identity { certificate: path("certificate"), key: path("key") },
+                bytes_max: value(matches, "bytes_max"),
                 mtu: value(matches, "mtu"),
             },
             "__s2n-client" => Self::S2nClient {
@@ -179,7 +188,9 @@ impl Verb {
     /// Whatever it is about goes wrong.
     pub fn perform(self) -> anyhow::Result<Option<String>> {
         match self {
-            Self::S2nServer { listen, identity, mtu } => s2n_peer::serve(listen, &identity, mtu).map(|()| None),
+            Self::S2nServer { listen, identity, bytes_max, mtu } => {
+                s2n_peer::serve(listen, &identity, mtu, bytes_max).map(|()| None)
+            }
             Self::S2nClient { mode, server, certificate, bytes, mtu } => match mode {
                 Mode::Read => {
                     s2n_peer::fetch(server, &certificate, mtu, bytes).map(|sample| Some(sample.at_end().to_line()))
@@ -244,7 +255,8 @@ mod tests {
             "perf __random /m/big /s/big spread 2000 2500 7",
             "perf __walk everything /m",
             "perf __storm rename /m 10",
-            "perf __s2n-server 10.77.0.1 c k --mtu 1500",
+            "perf __s2n-server 10.77.0.1 c k 5 --mtu 1500",
+            "perf __s2n-server 10.77.0.1:4454 c k --mtu 1500",
         ] {
             assert!(parsed(line).is_none(), "{line}");
         }

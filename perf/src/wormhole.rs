@@ -7,8 +7,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::fixture;
 use crate::lab::{End, Lab};
 use crate::process::Process;
 
@@ -44,6 +45,29 @@ pub fn program() -> anyhow::Result<PathBuf> {
     let program = directory.join("wormhole");
     ensure!(program.is_file(), "no wormhole beside this program; run: cargo build --release -p cli");
     Ok(program)
+}
+
+/// What was measured, as the `program` object of the report: the program's word for its version, its BLAKE3 hash, and
+/// how it was built, as far as that is known.
+///
+/// What cannot be found out is `null`.
+pub fn describe() -> Value {
+    let Ok(program) = program() else {
+        return Value::Null;
+    };
+    let said = Command::new(&program).arg("--version").stdin(Stdio::null()).output();
+    let version = said.ok().filter(|output| output.status.success()).map(|output| output.stdout);
+    json!({
+        "version": version.and_then(|text| String::from_utf8(text).ok()).map(|text| text.trim().to_owned()),
+        "blake3": fixture::hash_file(&program).ok().map(|(_, hash)| hash.to_hex().as_str().to_owned()),
+        "profile": profile(&program),
+    })
+}
+
+/// How a program was built, from the folder that cargo puts it in; `None` for one that lies elsewhere.
+fn profile(program: &Path) -> Option<&'static str> {
+    let folder = program.parent()?.file_name()?;
+    ["release", "debug"].into_iter().find(|profile| folder == *profile)
 }
 
 fn build(cargo: &OsStr, is_release: bool) -> anyhow::Result<()> {
@@ -149,6 +173,13 @@ pub fn get(lab: &Lab, program: &Path, code: &str, subpath: &str, destination: &P
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_profile_is_the_folder_of_cargo() {
+        assert_eq!(profile(Path::new("/t/release/wormhole")), Some("release"));
+        assert_eq!(profile(Path::new("/t/debug/wormhole")), Some("debug"));
+        assert_eq!(profile(Path::new("/usr/bin/wormhole")), None);
+    }
 
     #[test]
     fn the_code_is_taken_from_its_event_alone() {

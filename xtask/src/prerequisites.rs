@@ -15,16 +15,18 @@ const PROGRAMS: [(&str, &str); 13] = [
     ("ssh", "openssh-client"),
     ("scp", "openssh-client"),
     ("iperf3", "iperf3"),
-    ("fio", "fio"),
     ("curl", "curl"),
+    ("nginx", "nginx"),
     ("nsenter", "util-linux"),
     ("setpriv", "util-linux"),
     ("taskset", "util-linux"),
 ];
 
-/// Browsers the report's page can be opened in, any of them, and the Debian package to install if there is none.
-const BROWSERS: ([&str; 4], &str) =
-    (["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"], "chromium");
+/// Browsers the report's page can be opened in, any of them.
+const BROWSERS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
+
+/// Packages whose Debian scripts start a service of their own, and the service; the tests need the program alone.
+const SERVICES: [(&str, &str); 2] = [("nginx", "nginx"), ("openssh-server", "ssh")];
 
 /// Parts of the Rust toolchain a minimal profile leaves out, by the cargo command each brings.
 const COMPONENTS: [(&str, &str); 2] = [("fmt", "rustfmt"), ("clippy", "clippy")];
@@ -44,6 +46,51 @@ pub fn ensure_present() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Makes sure a browser is there that runs: installs one that this distribution has, or says how to.
+///
+/// # Errors
+/// If there is none and none of the candidates can be installed, or what was installed does not run.
+pub fn ensure_browser() -> anyhow::Result<()> {
+    if has_browser(runs) {
+        return Ok(());
+    }
+    let candidates = browser_packages(&std::fs::read_to_string("/etc/os-release").unwrap_or_default());
+    let mut reasons = Vec::new();
+    for package in candidates {
+        match install_packages(&[package]) {
+            Ok(()) if has_browser(runs) => return Ok(()),
+            Ok(()) => reasons.push(format!("{package}: installed, and does not run")),
+            Err(error) => reasons.push(format!("{package}: {error:#}")),
+        }
+    }
+    bail!("no browser of {} answers to --version; {}", BROWSERS.join(", "), reasons.join("; "))
+}
+
+fn has_browser(runs: impl Fn(&str) -> bool) -> bool {
+    BROWSERS.into_iter().any(runs)
+}
+
+/// Whether a program does: a file of its name says little, since Ubuntu's `chromium-browser` is a script that asks for a
+/// snap.
+fn runs(program: &str) -> bool {
+    Command::new(program)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// The packages that bring a browser on a distribution, from its os-release(5), the likeliest first.
+fn browser_packages(os_release: &str) -> &'static [&'static str] {
+    let id = os_release.lines().find_map(|line| line.strip_prefix("ID=")).unwrap_or_default().trim_matches('"');
+    match id {
+        "ubuntu" => &["chromium-browser", "chromium"],
+        _ => &["chromium", "chromium-browser"],
+    }
+}
+
 /// Whether cargo knows a command, built in or installed.
 pub fn has_cargo_command(name: &str) -> bool {
     Command::new(crate::steps::cargo())
@@ -58,10 +105,6 @@ pub fn has_cargo_command(name: &str) -> bool {
 fn missing_packages(has: impl Fn(&str) -> bool) -> Vec<&'static str> {
     let mut packages: Vec<&str> =
         PROGRAMS.iter().filter(|(program, _)| !has(program)).map(|&(_, package)| package).collect();
-    let (browsers, package) = BROWSERS;
-    if !browsers.into_iter().any(has) {
-        packages.push(package);
-    }
     packages.sort_unstable();
     packages.dedup();
     packages
@@ -79,7 +122,11 @@ fn install_packages(packages: &[&str]) -> anyhow::Result<()> {
     run("apt-get", &["update", "--quiet"])?;
     let mut arguments = vec!["install", "--yes", "--quiet", "--no-install-recommends"];
     arguments.extend(packages);
-    run("apt-get", &arguments).with_context(|| format!("run as root: {line}"))
+    run("apt-get", &arguments).with_context(|| format!("run as root: {line}"))?;
+    for (package, service) in SERVICES.into_iter().filter(|(package, _)| packages.contains(package)) {
+        println!("{package} may have started the service {service}: systemctl disable --now {service}");
+    }
+    Ok(())
 }
 
 fn run(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
@@ -120,10 +167,25 @@ mod tests {
     }
 
     #[test]
-    fn any_browser_will_do() {
-        assert!(missing_packages(|program| !program.starts_with("chromium")).is_empty());
-        let no_browser = |program: &str| !program.starts_with("chromium") && !program.starts_with("google-chrome");
-        assert_eq!(missing_packages(no_browser), ["chromium"]);
+    fn any_browser_will_do_if_it_runs() {
+        assert!(has_browser(|program| program == "google-chrome"));
+        assert!(!has_browser(|program| program == "firefox"));
+        assert!(runs("cargo") && !runs("false") && !runs("no-such-program-anywhere"));
+    }
+
+    #[test]
+    fn each_distribution_has_its_browser() {
+        assert_eq!(browser_packages("PRETTY_NAME=\"x\"\nID=debian\n")[0], "chromium");
+        assert_eq!(browser_packages("ID=ubuntu\nID_LIKE=debian\n")[0], "chromium-browser");
+        assert_eq!(browser_packages("ID=\"linuxmint\"\nID_LIKE=\"ubuntu debian\"\n")[0], "chromium");
+        assert_eq!(browser_packages("")[0], "chromium");
+    }
+
+    #[test]
+    fn the_servers_the_tests_run_are_asked_for() {
+        for (package, _) in SERVICES {
+            assert!(missing_packages(|_| false).contains(&package), "{package}");
+        }
     }
 
     #[test]

@@ -37,6 +37,7 @@ impl Steps {
     /// The first step that failed.
     pub fn test(&mut self, install_deny: bool) -> anyhow::Result<()> {
         self.step("prerequisites", prerequisites::ensure_present)?;
+        self.step("browser", prerequisites::ensure_browser)?;
         self.cargo("format", &["fmt", "--all", "--check"])?;
         self.cargo("clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
         self.step("documentation", || {

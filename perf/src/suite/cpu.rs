@@ -51,7 +51,7 @@ pub fn idle(plan: Plan, fixture: &Fixture, note: &mut dyn FnMut(&str)) -> anyhow
         Scale::Full => IDLE,
         Scale::Quick => IDLE_QUICK,
     };
-    let contender = Ours::start(&lab, &fixture.directory(), &[]).and_then(|ours| {
+    let contender = Ours::start(&lab, &fixture.directory()).and_then(|ours| {
         let mount_point = lab.mount_point("mnt-idle")?;
         Ok(Box::new(Idle { lab: &lab, fixture, ours, mount_point, watched }) as Box<dyn Contender<IdleRun>>)
     });

@@ -76,7 +76,7 @@ fn walks(prefix: &str, plan: Plan, directory: &Directory, note: &mut dyn FnMut(&
         tree::walk(&directory.share().join("deep"), Depth::Attributes)?,
     ];
     let lab = Lab::up(MTU)?;
-    let (mounters, absent) = mounter::contenders(&lab, &directory.share(), &PEERS, &[]);
+    let (mounters, absent) = mounter::contenders(&lab, &directory.share(), &PEERS);
     let entries = mounters
         .into_iter()
         .map(|(name, mounter)| {
@@ -201,7 +201,7 @@ fn mounting(
 ) -> anyhow::Result<Sized> {
     note(&format!("{prefix}: mounting {files} files"));
     let lab = Lab::up(MTU)?;
-    let (mounters, absent) = mounter::contenders(&lab, &directory.share(), &["sshfs"], &[]);
+    let (mounters, absent) = mounter::contenders(&lab, &directory.share(), &["sshfs"]);
     let entries = mounters
         .into_iter()
         .map(|(name, mounter)| {
@@ -325,8 +325,9 @@ mod tests {
         let of = |contender: &str, times: &[u64]| Series {
             contender: contender.into(),
             runs: Ok(times.iter().map(|&ms| run(ms)).collect()),
+            remark: None,
         };
-        let failed = |contender: &str| Series { contender: contender.into(), runs: Err("no".into()) };
+        let failed = |contender: &str| Series { contender: contender.into(), runs: Err("no".into()), remark: None };
         let absent = vec![("rclone-sftp".to_owned(), "rclone".to_owned())];
         let mut sizes = [
             Sized { files: 10, series: vec![of("ours", &[1, 2, 3]), of("sshfs", &[9])], absent: absent.clone() },

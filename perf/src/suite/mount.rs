@@ -4,8 +4,9 @@
 //! time is the one it prints. Nothing is pinned: both ends and the reader share the machine as they would anywhere.
 //! The receiver's CPU time is the mounting program's, its `ssh` included, without the reader.
 //!
-//! Warm in L1 is a second read with the kernel's caches dropped but the mount left as it is; warm in the page cache is
-//! a third with nothing dropped, beside the same read of a local file. That one lies on tmpfs, whose small pages are
+//! Warm reads are of a file that fits what our mount keeps by default. Warm in L1 is a second read with the kernel's
+//! caches dropped but the mount left as it is, and fails if the link carried more than a hundredth of the bytes
+//! meanwhile; warm in the page cache is a third with nothing dropped, beside the same read of a local file. That one lies on tmpfs, whose small pages are
 //! copied slower than the large ones of a mount's page cache, so that a mount may well be ahead.
 //!
 //! By size, a reader of our own times the open and the read together: a mount may fetch the bytes of a small file with
@@ -26,7 +27,7 @@ use super::{Contender, Entry, Plan, RUN_LIMIT, Run, Scale, Series, alternate, pr
 use crate::cpu_time::{self, CpuTime};
 use crate::fixture::{self, Fixture};
 use crate::lab::{End, Lab};
-use crate::link::LinkWatch;
+use crate::link::{self, LinkWatch};
 use crate::process::Process;
 use crate::report::{OURS, Row, Unit};
 use crate::sample::Sample;
@@ -39,8 +40,12 @@ pub const MTUS: [u32; 2] = [1500, 9000];
 /// The link copies, warm reads and sizes are measured on.
 pub const COPY_MTU: u32 = 1500;
 
-/// Memory our mount may keep file contents in when a whole fixture is to fit, MiB; the largest has 2048.
-const L1_MEBIBYTES: &str = "4096";
+/// The largest file that is read again: it fits the 512 MiB our mount keeps unless told otherwise, with a quarter to
+/// spare.
+const WARM_BYTES_MAX: u64 = 384 << 20;
+
+/// The share of a file's bytes that the link may carry while the file is read from our cache: attributes and the like.
+const WARM_LINK_SHARE: u64 = 100;
 
 /// The sizes of the files whose speed is compared: from one request to what a stream needs to run freely.
 const SIZES: [u64; 5] = [64 << 10, 1 << 20, 16 << 20, 128 << 20, 1 << 30];
@@ -60,7 +65,7 @@ pub fn run(plan: Plan, fixture: &Fixture, note: &mut dyn FnMut(&str)) -> anyhow:
     for mtu in MTUS {
         all.extend(sequential(mtu, plan, fixture, note)?);
     }
-    all.extend(warm(plan, fixture, note)?);
+    all.extend(warm(plan, note)?);
     all.push(by_size(plan, note)?);
     all.extend(copy(plan, fixture, note)?);
     Ok(all)
@@ -74,7 +79,7 @@ pub fn sequential(mtu: u32, plan: Plan, fixture: &Fixture, note: &mut dyn FnMut(
     let prefix = format!("mount.mtu{mtu}");
     note(&prefix);
     let lab = Lab::up(mtu)?;
-    let (mounters, absent) = mounter::contenders(&lab, &fixture.directory(), &mounter::PEERS, &[]);
+    let (mounters, absent) = mounter::contenders(&lab, &fixture.directory(), &mounter::PEERS);
     let entries = mounters
         .into_iter()
         .map(|(name, mounter)| {
@@ -99,7 +104,7 @@ pub fn copy(plan: Plan, fixture: &Fixture, note: &mut dyn FnMut(&str)) -> anyhow
     let lab = Lab::up(COPY_MTU)?;
     let share = fixture.directory();
     let (peers, absent) = present(&["scp"]);
-    let mut entries = vec![copied(OURS, &lab, fixture, Ours::start(&lab, &share, &[]))];
+    let mut entries = vec![copied(OURS, &lab, fixture, Ours::start(&lab, &share))];
     for peer in peers {
         let scp = SshServer::start(&lab).map(|ssh| Scp { lab: &lab, ssh, share: share.clone() });
         entries.push(copied(peer, &lab, fixture, scp));
@@ -189,13 +194,13 @@ fn open_and_read(lab: &Lab, file: &Path) -> anyhow::Result<Sample> {
 }
 
 /// Second reads through a mount that stays: from our cache, and from the kernel's.
-fn warm(plan: Plan, fixture: &Fixture, note: &mut dyn FnMut(&str)) -> anyhow::Result<[Row; 2]> {
+fn warm(plan: Plan, note: &mut dyn FnMut(&str)) -> anyhow::Result<[Row; 2]> {
     let prefix = format!("mount.mtu{COPY_MTU}");
     note(&format!("{prefix}.warm"));
     let lab = Lab::up(COPY_MTU)?;
-    let share = fixture.directory();
-    let options = ["--ram-cache-mb", L1_MEBIBYTES];
-    let (mounters, absent) = mounter::contenders(&lab, &share, &["sshfs"], &options);
+    let fixture = &Fixture::create(plan.bytes.min(WARM_BYTES_MAX))?;
+    let plan = Plan { bytes: fixture.bytes(), ..plan };
+    let (mounters, absent) = mounter::contenders(&lab, &fixture.directory(), &["sshfs"]);
     let mut kept = Vec::new();
     for (name, mounter) in mounters {
         let mount = mounter.and_then(|mounter| KeptMount::start(&lab, fixture, mounter, &name));
@@ -271,8 +276,21 @@ impl Contender for WarmRead<'_> {
         if self.warmth == Warmth::Client {
             mounter::drop_kernel_caches()?;
         }
-        read_watched(self.mount.lab, &self.mount.file(), self.mount.mounter.server(), &self.mount.program)
+        let server = self.mount.mounter.server();
+        let before = link::sent_by(server.id())?;
+        let run = read_watched(self.mount.lab, &self.mount.file(), server, &self.mount.program)?;
+        ensure_warm(run.bytes, link::sent_by(server.id())?.saturating_sub(before))?;
+        Ok(run)
     }
+}
+
+/// Refuses a read whose bytes came over the link.
+fn ensure_warm(bytes: u64, carried: u64) -> anyhow::Result<()> {
+    ensure!(
+        carried <= bytes / WARM_LINK_SHARE,
+        "the read was not warm: of {bytes} bytes the link carried {carried} meanwhile"
+    );
+    Ok(())
 }
 
 /// The same file without a network or a mount of ours.
@@ -301,7 +319,7 @@ fn by_size(plan: Plan, note: &mut dyn FnMut(&str)) -> anyhow::Result<Row> {
         SIZES.into_iter().filter(|&size| plan.scale == Scale::Full || size <= SIZE_MAX_QUICK).collect();
     let fixtures = fixture::Files::create(&sizes)?;
     let lab = Lab::up(COPY_MTU)?;
-    let (mounters, absent) = mounter::contenders(&lab, &fixtures.directory(), &mounter::PEERS, &[]);
+    let (mounters, absent) = mounter::contenders(&lab, &fixtures.directory(), &mounter::PEERS);
     let entries = mounters
         .into_iter()
         .map(|(name, mounter)| {
@@ -445,6 +463,12 @@ fn dd_result(line: &str) -> anyhow::Result<(u64, Duration)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_read_over_the_link_is_not_warm() {
+        assert!(ensure_warm(1000, 0).is_ok() && ensure_warm(1000, 10).is_ok());
+        assert!(ensure_warm(1000, 11).is_err() && ensure_warm(1000, 1000).is_err());
+    }
 
     #[test]
     fn the_result_of_dd_is_its_last_line() {

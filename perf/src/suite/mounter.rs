@@ -56,16 +56,11 @@ pub enum Presence {
 pub type Mounters<'l> = Vec<(String, anyhow::Result<Box<dyn Mounter + 'l>>)>;
 
 /// Ours and the named peers that this machine has, all serving `share`, and the peers that are absent.
-pub fn contenders<'l>(
-    lab: &'l Lab,
-    share: &Path,
-    peers: &[&'static str],
-    ours: &[&'static str],
-) -> (Mounters<'l>, Vec<(String, String)>) {
+pub fn contenders<'l>(lab: &'l Lab, share: &Path, peers: &[&'static str]) -> (Mounters<'l>, Vec<(String, String)>) {
     let servers = Servers::new(lab, share);
     let (found, absent) = present(peers);
     let mut mounters: Mounters<'l> =
-        vec![(OURS.to_owned(), Ours::start(lab, share, ours).map(|ours| Box::new(ours) as Box<dyn Mounter + 'l>))];
+        vec![(OURS.to_owned(), Ours::start(lab, share).map(|ours| Box::new(ours) as Box<dyn Mounter + 'l>))];
     for peer in found {
         mounters.push((peer.to_owned(), servers.mounter(peer)));
     }
@@ -154,18 +149,17 @@ pub struct Ours<'l> {
     program: PathBuf,
     /// The host.
     pub host: Host,
-    options: Vec<&'static str>,
 }
 
 impl<'l> Ours<'l> {
-    /// Starts a host on `share`; its mounts get `options` too.
+    /// Starts a host on `share`.
     ///
     /// # Errors
     /// If `wormhole` is not there or the host ends.
-    pub fn start(lab: &'l Lab, share: &Path, options: &[&'static str]) -> anyhow::Result<Self> {
+    pub fn start(lab: &'l Lab, share: &Path) -> anyhow::Result<Self> {
         let program = wormhole::program()?;
         let host = Host::start(lab, &program, share, Cores::All)?;
-        Ok(Self { lab, program, host, options: options.to_vec() })
+        Ok(Self { lab, program, host })
     }
 
     /// Starts copying `subpath` of the share to `destination`.
@@ -184,7 +178,6 @@ impl Mounter for Ours<'_> {
 
     fn command(&self, mount_point: &Path, presence: Presence) -> Command {
         let mut command = wormhole::mount_command(self.lab, &self.program, &self.host.code, mount_point);
-        command.args(&self.options);
         if presence == Presence::Foreground {
             command.arg("--foreground");
         }

@@ -85,7 +85,7 @@ fn copies(
     let lab = Lab::up(MTU)?;
     let share = directory.share();
     let (peers, absent) = present(&["scp", "rclone-sftp", "rsync"]);
-    let ours = Ours::start(&lab, &share, &[]).map(|ours| Copier::Ours(Box::new(ours)));
+    let ours = Ours::start(&lab, &share).map(|ours| Copier::Ours(Box::new(ours)));
     let ssh = OnceCell::new();
     let mut copiers = vec![(OURS, ours)];
     for peer in peers {
@@ -253,7 +253,7 @@ fn reads(
     let name = format!("{prefix}.read_tree");
     note(&name);
     let lab = Lab::up(MTU)?;
-    let (mounters, absent) = mounter::contenders(&lab, &directory.share(), &READ_PEERS, &[]);
+    let (mounters, absent) = mounter::contenders(&lab, &directory.share(), &READ_PEERS);
     let entries = mounters
         .into_iter()
         .map(|(name, mounter)| {

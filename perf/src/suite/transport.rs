@@ -84,7 +84,8 @@ pub fn goodput(mtu: u32, plan: Plan, fixture: &Fixture, note: &mut dyn FnMut(&st
     let lab = Lab::up(mtu)?;
     let (mut peers, absent) =
         present(&["s2n-quic", "quinn", "quinn-ack-frequency", "quinn-trains", "https", "http", "iperf3"]);
-    let differs = Settings::for_link(mtu, Variant::Trains) != Settings::for_link(mtu, Variant::Plain);
+    let settings = |variant| Settings::for_link(mtu, End::Host.address(), variant);
+    let differs = settings(Variant::Trains) != settings(Variant::Plain);
     peers.retain(|&peer| differs || peer != "quinn-trains");
     let web = OnceCell::new();
     let mut entries: Vec<Entry<'_>> = vec![(OURS.to_owned(), boxed(Ours::start(&lab, fixture)))];
@@ -288,7 +289,8 @@ impl<'l> Quic<'l> {
         let address = lab.socket(End::Host, port);
         let own = std::env::current_exe()?;
         let mut command = lab.command(End::Host, Some(SENDER_CORE), own);
-        command.arg(server).arg(address.to_string()).args([&identity.certificate, &identity.key]).args(&flags);
+        command.arg(server).arg(address.to_string()).args([&identity.certificate, &identity.key]);
+        command.arg(plan.bytes.to_string()).args(&flags);
         let mut server = lab.spawn("quic-server", &mut command)?;
         server.wait_socket(SocketKind::Udp, port, START_LIMIT)?;
         Ok(Self { lab, bytes: plan.bytes, server, identity, address, client, flags })

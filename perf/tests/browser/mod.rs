@@ -61,15 +61,23 @@ pub struct Browser {
     _profile: tempfile::TempDir,
 }
 
+/// Whether a program answers: Ubuntu's `chromium-browser` may be a script that only asks for a snap.
+fn runs(program: &Path) -> bool {
+    let mut command = Command::new(program);
+    command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
 impl Browser {
     /// Starts the browser with an empty page.
     ///
     /// # Errors
     /// If there is no browser, with the line that installs it, or it does not answer.
     pub fn start() -> anyhow::Result<Self> {
-        let program = PROGRAMS.into_iter().find_map(perf::peers::find_program).context(
-            "no browser to open the page in; run as root: apt-get install --yes --no-install-recommends chromium",
-        )?;
+        let program =
+            PROGRAMS.into_iter().filter_map(perf::peers::find_program).find(|program| runs(program)).context(
+                "no browser to open the page in; run as root: apt-get install --yes --no-install-recommends chromium",
+            )?;
         let profile = tempfile::tempdir()?;
         // The shell moves the pipes to the descriptors the browser reads and writes.
         let mut child = Command::new("sh")
