@@ -182,7 +182,7 @@ impl Identity {
 
 /// Serves until killed: each connection's one stream names a length and gets that many bytes, at most `bytes_max`.
 ///
-/// Clients come one after the other, so each has [`REQUEST_LIMIT`] to ask and [`ANSWER_LIMIT`] for everything.
+/// Clients come one after the other, so each has 10 s to ask and two minutes for everything.
 ///
 /// # Errors
 /// If the address cannot be bound or the identity cannot be read.
