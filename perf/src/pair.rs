@@ -267,7 +267,7 @@ fn pair_rows(prefix: &str, speed: &str, series: &[crate::suite::Series], absent:
     vec![
         row(format!("{prefix}.{speed}"), Unit::GigabytesPerSecond, series, absent, Run::gigabytes_per_second),
         row(format!("{prefix}.cpu_receiver"), Unit::SecondsPerGigabyte, series, absent, seconds)
-            .with_grain(grain(series, Run::grain_seconds_per_gigabyte)),
+            .with_grain(grain(series, Run::receiver_grain)),
     ]
 }
 

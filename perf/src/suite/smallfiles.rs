@@ -104,13 +104,15 @@ fn copies(
     let series = alternate(entries, plan, note);
     let name = |what: &str| format!("{prefix}.{what}");
     let cpu = Unit::SecondsPerGigabyte;
-    let grain = grain(&series, |run| run.run.grain_seconds_per_gigabyte());
+    let sender_grain = grain(&series, |run| run.run.sender_grain());
+    let receiver_grain = grain(&series, |run| run.run.receiver_grain());
     Ok(vec![
         row(name("get"), Unit::FilesPerSecond, &series, &absent, TreeRun::files_per_second),
         row(name("get_throughput"), Unit::GigabytesPerSecond, &series, &absent, |run| run.run.gigabytes_per_second()),
-        row(name("cpu_sender"), cpu, &series, &absent, |run| run.run.sender_seconds_per_gigabyte()).with_grain(grain),
+        row(name("cpu_sender"), cpu, &series, &absent, |run| run.run.sender_seconds_per_gigabyte())
+            .with_grain(sender_grain),
         row(name("cpu_receiver"), cpu, &series, &absent, |run| run.run.receiver_seconds_per_gigabyte())
-            .with_grain(grain),
+            .with_grain(receiver_grain),
     ])
 }
 
