@@ -64,8 +64,10 @@ fn on_cpu(schedstat: &str) -> Option<Duration> {
 mod tests {
     use super::*;
 
-    /// How often a program is asked: enough that chance neither makes nor hides its waiting.
-    const WAITS: usize = 200;
+    /// How often a program is asked: a count that no stray wait of its start could make up.
+    const WAITS: u64 = 50;
+    /// How long a program may take to wait again; only a broken counter takes so long.
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     #[test]
     fn fields_are_found_by_their_whole_name() {
@@ -85,25 +87,34 @@ mod tests {
         assert_eq!(Activity::of(u32::MAX), Activity::default());
     }
 
+    /// An echo on a loaded machine may answer without ever having slept, so each question is put to one that waits.
     #[test]
     fn a_program_that_is_asked_again_and_again_waits_each_time() {
         use std::io::{BufRead as _, BufReader, Write as _};
         use std::process::{Command, Stdio};
+        use std::time::Instant;
         let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (mut ask, mut answers) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
-        let mut talk = |lines: usize| {
-            for _ in 0..lines {
-                ask.write_all(b"line\n").unwrap();
-                answers.read_line(&mut String::new()).unwrap();
+        let until_it_waits = |seen: Activity| {
+            let start = Instant::now();
+            loop {
+                let now = Activity::of(child.id());
+                if now.waits > seen.waits {
+                    return now;
+                }
+                assert!(start.elapsed() < PATIENCE, "{seen:?} and then {now:?}");
+                std::thread::yield_now();
             }
         };
-        talk(1);
-        let before = Activity::of(child.id());
-        talk(WAITS);
-        let after = Activity::of(child.id()).since(before);
-        // It may find the next line there before it slept, now and then; mostly it has to wait for it.
-        assert!(after.waits >= WAITS as u64 / 4, "{after:?}");
-        assert!(!after.cpu.is_zero(), "{after:?}");
+        let first = until_it_waits(Activity::default());
+        let mut last = first;
+        for _ in 0..WAITS {
+            ask.write_all(b"line\n").unwrap();
+            answers.read_line(&mut String::new()).unwrap();
+            last = until_it_waits(last);
+        }
+        let activity = last.since(first);
+        assert!(activity.waits >= WAITS && !activity.cpu.is_zero(), "{activity:?}");
         drop(ask);
         child.wait().unwrap();
     }

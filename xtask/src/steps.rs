@@ -51,13 +51,18 @@ impl Steps {
         self.cargo("figures", &["run", "--quiet", "--package", "perf", "--", "specification", "--check"])?;
         if prerequisites::has_cargo_command("nextest") {
             self.step("tests", || {
-                run(Command::new(cargo()).args(["nextest", "run", "--workspace"]).env("WORMHOLE_PROGRAM", &program))
+                // All of them, so that one report names everything that fails.
+                run(Command::new(cargo())
+                    .args(["nextest", "run", "--workspace", "--no-fail-fast"])
+                    .env("WORMHOLE_PROGRAM", &program))
             })?;
             // nextest leaves the examples in the documentation out.
             self.cargo("documentation tests", &["test", "--workspace", "--doc"])
         } else {
             self.step("tests", || {
-                run(Command::new(cargo()).args(["test", "--workspace"]).env("WORMHOLE_PROGRAM", &program))
+                run(Command::new(cargo())
+                    .args(["test", "--workspace", "--no-fail-fast"])
+                    .env("WORMHOLE_PROGRAM", &program))
             })
         }
     }
