@@ -1,4 +1,4 @@
-//! A shard's only door to the kernel: one UDP socket, file reads, a deadline and a wake.
+//! A shard's only door to the kernel: one UDP socket, file reads, a watched file, a deadline and a wake.
 //!
 //! Knows nothing of QUIC and keeps no timers of its own; never wakes a thread that has nothing to
 //! do. Two backends do the same work with the same batching: io_uring, and epoll where io_uring
@@ -8,9 +8,11 @@
 //!                      ┌───────────────────────── Io ─────────────────────────┐
 //!   transmit ────────▶ │ trains of datagrams, cut by the kernel (UDP_SEGMENT) │ ──▶ socket
 //!   read_file ───────▶ │ ranges of open files                                 │ ──▶ files
+//!   watch ───────────▶ │ whether a file can be read                           │ ──▶ a FUSE device
 //!   turn(wait) ──────▶ │ submit, wait for an event, mail or the deadline      │
-//!   inbox ◀─────────── │ Datagrams (joined by UDP_GRO), FileRead, Woken       │ ◀── Waker, from
-//!                      └──────────────────────────────────────────────────────┘     any thread
+//!   inbox ◀─────────── │ Datagrams (joined by UDP_GRO), FileRead, Readable,   │ ◀── Waker, from
+//!                      │ Woken                                                │     any thread
+//!                      └──────────────────────────────────────────────────────┘
 //! ```
 //!
 //! Bytes are not copied on the way in: a received train leaves in the slot the kernel wrote it to,
@@ -92,6 +94,8 @@ pub enum Completion {
         /// The bytes, fewer than asked for only where the file ended; or why not.
         result: io::Result<BytesMut>,
     },
+    /// The file given to [`Io::watch`] can be read without waiting, or has ended.
+    Readable,
     /// A [`Waker`] interrupted a wait: look at the mailboxes.
     Woken,
 }
@@ -246,6 +250,21 @@ pub trait Io {
     /// If `len` exceeds [`FILE_READ_BYTES_MAX`]: the caller's bug.
     fn read_file(&mut self, token: u64, file: Arc<OwnedFd>, offset: u64, len: usize) -> Result<(), ReadQueueFull>;
 
+    /// Watches `file`: each turn that finds it readable, or ended, brings one [`Completion::Readable`].
+    ///
+    /// # Errors
+    /// When the kernel cannot watch such a file.
+    ///
+    /// # Panics
+    /// If a file was given before, watched still or not: a door watches one, and may keep it open until it is dropped.
+    fn watch(&mut self, file: Arc<OwnedFd>) -> io::Result<()>;
+
+    /// Stops to watch.
+    ///
+    /// # Errors
+    /// When the kernel does not let go of the file.
+    fn unwatch(&mut self) -> io::Result<()>;
+
     /// Returns the address the socket is bound to.
     fn local_addr(&self) -> SocketAddr;
 
@@ -257,6 +276,29 @@ pub trait Io {
 
     /// Returns which backend this is.
     fn kind(&self) -> IoKind;
+}
+
+/// The one file that a door watches in its life.
+#[derive(Debug)]
+enum Watched {
+    Never,
+    Now(Arc<OwnedFd>),
+    Before,
+}
+
+impl Watched {
+    fn begin(&mut self, file: Arc<OwnedFd>) {
+        assert!(matches!(self, Self::Never), "a door watches one file");
+        *self = Self::Now(file);
+    }
+
+    /// What was watched until now.
+    fn end(&mut self) -> Option<Arc<OwnedFd>> {
+        match std::mem::replace(self, Self::Before) {
+            Self::Now(file) => Some(file),
+            Self::Never | Self::Before => None,
+        }
+    }
 }
 
 /// Opens a door on the calling thread, which must be the one that uses and drops it.

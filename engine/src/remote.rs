@@ -9,8 +9,8 @@ mod listing;
 mod service;
 
 pub use attr::{RemoteAttr, RemoteKind};
+pub(crate) use connect::{ClientThread, at_path, client_options, client_thread, remember};
 pub use connect::{Remote, RemoteOptions};
-pub(crate) use connect::{at_path, client_options, client_thread, remember};
 pub use listing::LISTING_ENTRIES_MAX;
 pub(crate) use listing::{Next, Pages};
 pub(crate) use service::Reply;

@@ -1,4 +1,4 @@
-//! What a shard runs: a service that answers events and never does I/O of its own.
+//! What a shard runs: a service that answers events, and touches no socket, disk or clock of its own.
 
 use bytes::BytesMut;
 use std::io;
@@ -20,6 +20,15 @@ pub struct FileRead {
     pub length: usize,
 }
 
+/// What a shard shall watch for its service.
+#[derive(Debug)]
+pub enum Watch {
+    /// This file, the only one in its life.
+    File(Arc<OwnedFd>),
+    /// Nothing any more.
+    Nothing,
+}
+
 /// One role of a node, driven by a shard or by the simulator.
 ///
 /// Feed: `handle_*`. Take: `poll_*` until `None`. `now` never goes back.
@@ -39,6 +48,12 @@ pub trait Service {
     fn poll_timeout(&self) -> Option<Instant>;
     /// The next file read the shard shall do. `None` too when nothing is to be read.
     fn poll_file_read(&mut self) -> Option<FileRead>;
+    /// What to watch from now on; `None` when nothing is to change.
+    fn poll_watch(&mut self) -> Option<Watch> {
+        None
+    }
+    /// Takes in that what is watched can be read, or has ended. Comes again while that is so.
+    fn handle_readable(&mut self, _now: Instant, _node: &mut Node) {}
     /// Whether a train may leave whose bytes were just copied out of this connection's buffers. The service that serves
     /// mapped files refuses when they were truncated before the copy was done; the train is dropped then, as if lost.
     fn may_leave(&mut self, now: Instant, node: &mut Node, conn: ConnId) -> bool;

@@ -7,7 +7,7 @@
 use crate::io::{
     self, Completion, Io, IoError, IoKind, IoMode, IoOptions, MailReceiver, MailSender, TransmitTarget, Wait, mailbox,
 };
-use crate::service::Service;
+use crate::service::{Service, Watch};
 use std::collections::VecDeque;
 use std::net::UdpSocket;
 use std::time::Instant;
@@ -73,7 +73,7 @@ impl<S: Service> Shard<S> {
     /// What makes the socket or the ring useless.
     pub(crate) fn run(mut self) -> std::io::Result<()> {
         // What the service wants before anything happened: a client dials.
-        self.finish_turn(Instant::now());
+        self.finish_turn(Instant::now())?;
         while !self.service.is_over() {
             self.turn()?;
         }
@@ -109,6 +109,7 @@ impl<S: Service> Shard<S> {
                 Completion::FileRead { token, result } => {
                     self.service.handle_file_read(now, &mut self.node, token, result)
                 }
+                Completion::Readable => self.service.handle_readable(now, &mut self.node),
                 Completion::Woken => {}
             }
         }
@@ -116,12 +117,11 @@ impl<S: Service> Shard<S> {
             let Some(mail) = self.mail.take() else { break };
             self.service.handle_mail(now, &mut self.node, mail);
         }
-        self.finish_turn(now);
-        Ok(())
+        self.finish_turn(now)
     }
 
-    /// Whatever leaves the shard clean: timers due, events, file reads, transmits.
-    fn finish_turn(&mut self, now: Instant) {
+    /// Whatever leaves the shard clean: timers due, events, file reads, transmits, what to watch.
+    fn finish_turn(&mut self, now: Instant) -> std::io::Result<()> {
         if self.node.poll_timeout().is_some_and(|deadline| deadline <= now) {
             self.node.handle_timeout(now);
         }
@@ -132,6 +132,13 @@ impl<S: Service> Shard<S> {
         self.start_file_reads();
         self.flush(now);
         self.apply_events(now);
+        while let Some(watch) = self.service.poll_watch() {
+            match watch {
+                Watch::File(file) => self.io.watch(file)?,
+                Watch::Nothing => self.io.unwatch()?,
+            }
+        }
+        Ok(())
     }
 
     fn apply_events(&mut self, now: Instant) {

@@ -1,4 +1,4 @@
-//! The FUSE protocol as bytes: what the sessions of our own read and write.
+//! The FUSE protocol as bytes: what is read from the kernel and written to it.
 //!
 //! Layouts and numbers are those of include/uapi/linux/fuse.h at protocol 7.45. Every field is taken
 //! out of, or put into, a byte slice by hand; nothing is cast. All is in the machine's byte order.
@@ -82,6 +82,16 @@ pub(crate) mod init_flag {
     pub(crate) const INIT_EXT: u64 = 1 << 30;
     /// Requests through io_uring.
     pub(crate) const OVER_IO_URING: u64 = 1 << 41;
+}
+
+/// Flags of an answer to OPEN and OPENDIR (`FOPEN_*`).
+pub(crate) mod open_flag {
+    /// The pages of earlier opens hold.
+    pub(crate) const KEEP_CACHE: u32 = 1 << 1;
+    /// The kernel may keep the listing.
+    pub(crate) const CACHE_DIR: u32 = 1 << 3;
+    /// No FLUSH at close.
+    pub(crate) const NOFLUSH: u32 = 1 << 5;
 }
 
 /// Bytes of the first argument's structure, which a ring delivers apart; 0 where a request begins with a name or has

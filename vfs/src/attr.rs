@@ -1,7 +1,5 @@
 //! What is known about a file: identity, kind, attributes; and what about a whole filesystem.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
 /// The inode number of the share's root, fixed by the FUSE protocol (`FUSE_ROOT_ID`).
 pub const ROOT_INO: u64 = 1;
 
@@ -46,20 +44,6 @@ pub enum FileKind {
     BlockDevice,
 }
 
-impl From<FileKind> for fuser::FileType {
-    fn from(kind: FileKind) -> Self {
-        match kind {
-            FileKind::Regular => Self::RegularFile,
-            FileKind::Directory => Self::Directory,
-            FileKind::Symlink => Self::Symlink,
-            FileKind::NamedPipe => Self::NamedPipe,
-            FileKind::Socket => Self::Socket,
-            FileKind::CharDevice => Self::CharDevice,
-            FileKind::BlockDevice => Self::BlockDevice,
-        }
-    }
-}
-
 /// A point in time as stat(2) gives it: before 1970 the seconds are negative.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp {
@@ -67,15 +51,6 @@ pub struct Timestamp {
     pub seconds: i64,
     /// Nanoseconds after `seconds`, below 1,000,000,000.
     pub nanoseconds: u32,
-}
-
-impl From<Timestamp> for SystemTime {
-    /// Saturates at the epoch when the sum does not fit; no file on Linux carries such a time.
-    fn from(time: Timestamp) -> Self {
-        let seconds = Duration::from_secs(time.seconds.unsigned_abs());
-        let whole = if time.seconds < 0 { UNIX_EPOCH.checked_sub(seconds) } else { UNIX_EPOCH.checked_add(seconds) };
-        whole.and_then(|whole| whole.checked_add(Duration::from_nanos(time.nanoseconds.into()))).unwrap_or(UNIX_EPOCH)
-    }
 }
 
 /// The attributes of one file at one moment.
@@ -107,28 +82,6 @@ pub struct Attr {
     pub ctime: Timestamp,
     /// Changes whenever the content may have changed; compared for equality only.
     pub version: u64,
-}
-
-impl From<&Attr> for fuser::FileAttr {
-    fn from(attr: &Attr) -> Self {
-        Self {
-            ino: fuser::INodeNo(attr.id.ino),
-            size: attr.size,
-            blocks: attr.blocks,
-            atime: attr.atime.into(),
-            mtime: attr.mtime.into(),
-            ctime: attr.ctime.into(),
-            crtime: UNIX_EPOCH,
-            kind: attr.kind.into(),
-            perm: attr.mode & 0o7777,
-            nlink: attr.nlink,
-            uid: attr.uid,
-            gid: attr.gid,
-            rdev: attr.rdev,
-            blksize: BLOCK_SIZE_BYTES,
-            flags: 0,
-        }
-    }
 }
 
 /// The state of the filesystem that holds the share, as statfs(2) gives it.

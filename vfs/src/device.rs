@@ -1,47 +1,80 @@
 //! `/dev/fuse` read and written by ourselves: the handshake, the requests that come nowhere else, the notices.
 //!
-//! Behind a ring it is nearly silent: FORGET, BATCH_FORGET and INTERRUPT come here and notices go out here. Where the
-//! kernel did not take the ring, every request comes here and is served all the same.
+//! Behind a ring it is nearly silent: FORGET, BATCH_FORGET and INTERRUPT come here and notices go out here. Without
+//! one, every request comes here.
 
-use std::fs::File;
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags};
+use crossbeam_channel::Sender;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
 
 use crate::abi::{self, Asked, InitIn, InitOut, Request, init_flag};
+use crate::backend::Backend;
 use crate::errno::Errno;
-use crate::fuse::{Backend, InitSettings, REQUEST_BYTES_MAX};
+use crate::handle::{HandleTable, OpenView};
+use crate::op::Op;
 use crate::owed::Owed;
-use crate::serve::Edge;
+use crate::serve::{self, Edge};
+use crate::server::End;
 
 /// Room for the longest request: a write of [`REQUEST_BYTES_MAX`] with its headers, which the kernel wants to fit
 /// even where nothing is ever written (`fuse_dev_do_read`, fs/fuse/dev.c). Touched only as far as requests reach.
 const READ_BUFFER_BYTES: usize = REQUEST_BYTES_MAX as usize + 4096;
 
-/// The oldest protocol that knows requests through io_uring (Linux 6.14).
-const MINOR_MIN: u32 = 42;
+/// The oldest protocol whose structures are those of `abi`: the one that brought `max_pages` (Linux 4.20).
+const MINOR_MIN: u32 = 28;
 
 /// Parts of one answer that one call takes (`IOV_MAX`); a read of 1 MiB from small frames has 17, and a header.
 const PARTS_MAX: usize = 1024;
 
 /// The device of one mount, shared by whoever reads it or owes it an answer.
 #[derive(Debug)]
-pub(crate) struct Device(File);
+pub(crate) struct Device(Arc<OwnedFd>);
 
 impl Device {
     pub(crate) fn new(device: OwnedFd) -> Arc<Self> {
-        Arc::new(Self(device.into()))
+        Arc::new(Self(Arc::new(device)))
     }
 
     /// Sends one message, which the kernel takes whole or not at all.
     fn write(&self, parts: &[IoSlice<'_>]) -> io::Result<()> {
         loop {
-            match (&self.0).write_vectored(parts) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                done => return done.map(drop),
+            match rustix::io::writev(&self.0, parts) {
+                Err(rustix::io::Errno::INTR) => {}
+                done => return done.map(drop).map_err(io::Error::from),
+            }
+        }
+    }
+
+    /// Waits until a request is there or the mount is gone, at most `limit`.
+    fn wait(&self, limit: Option<Duration>) -> io::Result<()> {
+        let limit = limit.map(|limit| Timespec::try_from(limit).expect("a moment"));
+        match rustix::event::poll(&mut [PollFd::new(&self.0, PollFlags::IN)], limit.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Refuses what is asked within `limit`, after whoever took the requests is gone; `false` once the mount is, too.
+    pub(crate) fn refuse_all(self: &Arc<Self>, limit: Duration) -> bool {
+        let mut buffer = vec![0; READ_BUFFER_BYTES];
+        if self.wait(Some(limit)).is_err() {
+            return false;
+        }
+        loop {
+            match rustix::io::read(&self.0, &mut buffer) {
+                Ok(size) => match Request::parse(&buffer[..size]) {
+                    Ok(Request { asked: Ok(Asked::Forget(_)), .. }) => {}
+                    Ok(Request { header, .. }) => Pending::new(self, header.unique).refuse(Errno::ENOTCONN),
+                    Err(_) => return false,
+                },
+                Err(rustix::io::Errno::AGAIN) => return true,
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::NOENT) => {}
+                Err(_) => return false,
             }
         }
     }
@@ -63,6 +96,9 @@ impl AsFd for Device {
     }
 }
 
+/// The most bytes of one request: what 6.18 allows by default (`/proc/sys/fs/fuse/max_pages_limit`, 256 pages).
+pub(crate) const REQUEST_BYTES_MAX: u32 = 1 << 20;
+
 /// The kernel's INIT, waiting for its answer.
 #[derive(Debug)]
 pub(crate) struct Greeting {
@@ -75,8 +111,8 @@ impl Greeting {
     pub(crate) fn receive(device: &Device) -> io::Result<Self> {
         let mut buffer = vec![0; READ_BUFFER_BYTES];
         let size = loop {
-            match (&device.0).read(&mut buffer) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            match rustix::io::read(&device.0, &mut buffer) {
+                Err(rustix::io::Errno::INTR) => {}
                 done => break done?,
             }
         };
@@ -100,8 +136,17 @@ impl Greeting {
     /// Answers. With `over_ring` the kernel holds every request back until each queue of the ring is there, or one is
     /// refused.
     ///
-    /// The flags are those that [`fuse`](crate::fuse) chooses through fuser; why others are left out stands there.
-    pub(crate) fn accept(self, device: &Device, settings: InitSettings, over_ring: bool) -> io::Result<()> {
+    /// Left out on purpose:
+    /// - `AUTO_INVAL_DATA` drops a file's pages whenever a refreshed mtime differs. We know versions and invalidate by
+    ///   them: on open (without `FOPEN_KEEP_CACHE`) and by notice.
+    /// - `EXPLICIT_INVAL_DATA` would also stop the kernel from dropping pages when a refreshed *size* differs. For
+    ///   close-to-open that is wrong: when a file grows on the host under an open descriptor, the last cached page is
+    ///   zero beyond the old end, and those zeros would be read as data until our notice came
+    ///   (`fuse_change_attributes`, fs/fuse/inode.c). The default costs a second read of a file whose size changed, no
+    ///   more; notices work all the same.
+    /// - `WRITEBACK_CACHE` has no sense on a read-only mount; with `NO_OPEN_SUPPORT` the host would not learn of opens;
+    ///   `CACHE_SYMLINKS` keeps a target until the inode goes, whatever its mtime says.
+    pub(crate) fn accept(self, device: &Device, max_background: u16, over_ring: bool) -> io::Result<()> {
         let wished = init_flag::ASYNC_READ
             | init_flag::BIG_WRITES
             | init_flag::MAX_PAGES
@@ -115,7 +160,7 @@ impl Greeting {
             minor: abi::MINOR.min(self.offer.minor),
             max_readahead: self.offer.max_readahead, // the protocol can only lower it
             flags: wished & self.offer.flags,
-            max_background: settings.max_background,
+            max_background,
             max_write: REQUEST_BYTES_MAX,
             max_pages: u16::try_from(REQUEST_BYTES_MAX as usize / rustix::param::page_size()).expect("256 at most"),
         });
@@ -124,79 +169,113 @@ impl Greeting {
     }
 }
 
-/// Tells the threads of one session to end; raised once and for all.
+/// What a look at the device brought.
 #[derive(Debug)]
-pub(crate) struct Stop(OwnedFd);
-
-impl Stop {
-    pub(crate) fn new() -> io::Result<Arc<Self>> {
-        Ok(Arc::new(Self(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)))
-    }
-
-    pub(crate) fn raise(&self) {
-        // It fails only where it was raised very often.
-        let _raised = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
-    }
+pub enum Taken {
+    /// A request, for whoever owns the tree.
+    Op(Op),
+    /// Inode numbers with the lookups to take back from each; nobody waits for an answer.
+    Forgets(Vec<(u64, u64)>),
+    /// A request that is answered already.
+    Answered,
+    /// No request waits.
+    Nothing,
+    /// The mount is gone, or the device cannot be read any more: nothing will come.
+    End,
 }
 
-impl AsFd for Stop {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-/// Why nothing is read from the device any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
-    /// The mount is gone.
-    Gone,
-    /// The session is to end.
-    Told,
-}
-
-/// Serves what comes by the device until the mount or the session ends.
+/// The requests of one mount, for whoever has the time: a shard between two looks at its socket.
 ///
-/// # Errors
-/// What the kernel says; `ECONNABORTED` is one of the ways in which a mount ends.
-pub(crate) fn serve<B: Backend>(device: &Arc<Device>, edge: &Edge<B>, stop: &Stop) -> io::Result<End> {
-    rustix::fs::fcntl_setfl(device.as_fd(), OFlags::NONBLOCK)?;
-    let mut buffer = vec![0; READ_BUFFER_BYTES];
-    loop {
-        let size = match (&device.0).read(&mut buffer) {
+/// The session ends with it: dropped before the mount's end, it takes the mount away.
+#[derive(Debug)]
+pub struct Intake {
+    device: Arc<Device>,
+    handles: Arc<HandleTable>,
+    buffer: Vec<u8>,
+    /// Told once, how it ended.
+    ends: Option<Sender<End>>,
+}
+
+impl Intake {
+    pub(crate) fn new(device: Arc<Device>, handles: Arc<HandleTable>, ends: Sender<End>) -> io::Result<Self> {
+        rustix::fs::fcntl_setfl(&device.0, OFlags::NONBLOCK)?;
+        Ok(Self { device, handles, buffer: vec![0; READ_BUFFER_BYTES], ends: Some(ends) })
+    }
+
+    /// The device: readable while a request waits, and once the mount is gone.
+    pub fn file(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.device.0)
+    }
+
+    /// The file that is open under `fh`, as a cache needs to know it; see [`HandleTable::snapshot`].
+    pub fn open_view(&self, fh: u64) -> Option<OpenView> {
+        self.handles.snapshot(fh)
+    }
+
+    /// Takes the next request. Never waits.
+    ///
+    /// Cost: one read(2).
+    pub fn take(&mut self) -> Taken {
+        if self.ends.is_none() {
+            return Taken::End;
+        }
+        let size = match rustix::io::read(&self.device.0, &mut self.buffer) {
             Ok(size) => size,
-            Err(error) => match error.raw_os_error() {
-                Some(libc::EAGAIN) if wait(device, stop)? => continue,
-                Some(libc::EAGAIN) => return Ok(End::Told),
-                Some(libc::ENODEV) => return Ok(End::Gone),
-                // ENOENT: whoever asked went away before the request was read.
-                Some(libc::EINTR | libc::ENOENT) => continue,
-                _ => return Err(error),
-            },
+            Err(rustix::io::Errno::AGAIN) => return Taken::Nothing,
+            // ENOENT: whoever asked went away before the request was read.
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::NOENT) => return Taken::Answered,
+            Err(rustix::io::Errno::NODEV) => return self.end(Ok(())),
+            // ECONNABORTED, one of the ways in which a mount ends, and whatever is wrong.
+            Err(errno) => return self.end(Err(errno.into())),
         };
-        let request = Request::parse(&buffer[..size]).map_err(io::Error::other)?;
+        let request = match Request::parse(&self.buffer[..size]) {
+            Ok(request) => request,
+            Err(error) => return self.end(Err(io::Error::other(error))),
+        };
         match request.asked {
-            Ok(Asked::Forget(ones)) => edge.forget(ones),
+            Ok(Asked::Forget(ones)) => Taken::Forgets(ones),
             _ => {
                 let is_last = request.asked == Ok(Asked::Destroy);
-                let pending = Pending { device: Arc::clone(device), unique: request.header.unique, is_sent: false };
-                edge.serve(request, Owed::Device(pending));
+                let pending = Pending::new(&self.device, request.header.unique);
+                let op = serve::to_op(request, Owed::Device(pending));
                 if is_last {
-                    return Ok(End::Gone);
+                    return self.end(Ok(()));
                 }
+                op.map_or(Taken::Answered, Taken::Op)
             }
         }
     }
+
+    /// Serves from the calling thread until the mount is gone: for who has no loop of its own.
+    pub fn run<B: Backend>(mut self, backend: Arc<B>) {
+        let edge = Edge { backend, handles: Arc::clone(&self.handles) };
+        loop {
+            match self.take() {
+                Taken::Op(op) => edge.submit(op),
+                Taken::Forgets(ones) => edge.forget(ones),
+                Taken::Answered => {}
+                Taken::Nothing => {
+                    if let Err(error) = self.device.wait(None) {
+                        self.end(Err(error));
+                    }
+                }
+                Taken::End => return,
+            }
+        }
+    }
+
+    fn end(&mut self, how: io::Result<()>) -> Taken {
+        if let Some(ends) = self.ends.take() {
+            // There is room for one word from each who may end a session.
+            let _heard = ends.try_send(End::Intake(how));
+        }
+        Taken::End
+    }
 }
 
-/// Waits for a request; `false` when the session ends.
-fn wait(device: &Device, stop: &Stop) -> io::Result<bool> {
-    let mut events = [PollFd::from_borrowed_fd(device.as_fd(), PollFlags::IN), PollFd::new(stop, PollFlags::IN)];
-    loop {
-        match rustix::event::poll(&mut events, None) {
-            Ok(_) => return Ok(events[1].revents().is_empty()),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
+impl Drop for Intake {
+    fn drop(&mut self) {
+        self.end(Err(io::Error::other("nobody takes its requests any more")));
     }
 }
 
@@ -209,6 +288,10 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
+    fn new(device: &Arc<Device>, unique: u64) -> Self {
+        Self { device: Arc::clone(device), unique, is_sent: false }
+    }
+
     pub(crate) fn answer<'a>(mut self, parts: impl Iterator<Item = &'a [u8]>) {
         let mut parts: Vec<IoSlice<'_>> = std::iter::once(IoSlice::new(&[])).chain(parts.map(IoSlice::new)).collect();
         debug_assert!(parts.len() <= PARTS_MAX, "one call takes no more");

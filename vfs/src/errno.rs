@@ -53,9 +53,3 @@ impl fmt::Display for Errno {
 }
 
 impl std::error::Error for Errno {}
-
-impl From<Errno> for fuser::Errno {
-    fn from(errno: Errno) -> Self {
-        Self::from_i32(errno.0)
-    }
-}

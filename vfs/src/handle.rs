@@ -1,4 +1,4 @@
-//! The open files as the FUSE reader threads see them: no lock, no visit to the shard.
+//! The open files as any thread that takes requests sees them: no lock, no visit to the shard.
 //!
 //! One slot per open file, each a seqlock made of atomics alone: the shard writes, any thread
 //! reads a consistent copy or nothing. The handle number names its slot and the slot's

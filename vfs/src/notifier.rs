@@ -9,9 +9,9 @@
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select_biased};
-use fuser::INodeNo;
 
 use crate::call::{Notice, NoticeScope};
 use crate::device::Device;
@@ -21,6 +21,9 @@ use crate::device::Device;
 /// The thread is usually done with one in microseconds; a page lock can stop it for as long as the
 /// backend takes for a read. 1024 is the open files that one revalidation burst may touch.
 pub const NOTICES_MAX: usize = 1024;
+
+/// How often a session that ends badly looks whether its notifier has ended.
+const STOP_LOOK: Duration = Duration::from_millis(20);
 
 /// Sends notices to one mount's kernel side. Clones share the queue.
 #[derive(Clone, Debug)]
@@ -74,48 +77,33 @@ pub(crate) struct NotifierThread {
 
 impl NotifierThread {
     /// Ends the thread. Pending notices are completed unheard: the mount they concern is gone.
-    pub(crate) fn stop(self) {
+    ///
+    /// Where the mount outlives whoever took its requests, the thread may wait for a page whose read nobody takes any
+    /// more; so the requests that still come to `device` are refused meanwhile.
+    pub(crate) fn stop(self, device: &Arc<Device>) {
         drop(self.running);
+        while !self.thread.is_finished() && device.refuse_all(STOP_LOOK) {}
         if self.thread.join().is_err() {
             tracing::error!("the notifier thread panicked");
         }
     }
 }
 
-/// The way to the kernel, of whichever session.
-#[derive(Debug)]
-pub(crate) enum Kernel {
-    Fuser(fuser::Notifier),
-    Device(Arc<Device>),
-}
-
-impl Kernel {
-    /// Has the kernel forget attributes, and from a non-negative offset on the pages of a file.
-    ///
-    /// An inode that the kernel does not know counts as told.
-    fn inval_inode(&self, ino: u64, offset: i64, length: i64) -> io::Result<()> {
-        match self {
-            Self::Fuser(notifier) => notifier.inval_inode(INodeNo(ino), offset, length),
-            Self::Device(device) => device.inval_inode(ino, offset, length),
-        }
-    }
-}
-
 /// Starts the thread.
-pub(crate) fn start(kernel: Kernel) -> io::Result<(Notifier, NotifierThread)> {
+pub(crate) fn start(device: Arc<Device>) -> io::Result<(Notifier, NotifierThread)> {
     let (notifier, incoming) = Notifier::channel();
     let (running, stopped) = bounded(0);
     let thread =
-        std::thread::Builder::new().name("vfs-notify".to_owned()).spawn(move || run(&kernel, &incoming, &stopped))?;
+        std::thread::Builder::new().name("vfs-notify".to_owned()).spawn(move || run(&device, &incoming, &stopped))?;
     Ok((notifier, NotifierThread { running, thread }))
 }
 
-fn run(kernel: &Kernel, incoming: &Receiver<Notice>, stopped: &Receiver<()>) {
+fn run(device: &Device, incoming: &Receiver<Notice>, stopped: &Receiver<()>) {
     loop {
         select_biased! {
             recv(stopped) -> _ => break,
             recv(incoming) -> notice => match notice {
-                Ok(notice) => deliver(kernel, notice),
+                Ok(notice) => deliver(device, notice),
                 Err(_) => break, // every notifier is gone
             },
         }
@@ -123,13 +111,13 @@ fn run(kernel: &Kernel, incoming: &Receiver<Notice>, stopped: &Receiver<()>) {
     incoming.try_iter().for_each(Notice::complete);
 }
 
-fn deliver(kernel: &Kernel, notice: Notice) {
+fn deliver(device: &Device, notice: Notice) {
     // A negative offset leaves the pages alone; length 0 from offset 0 means all of them.
     let offset = match notice.scope {
         NoticeScope::Attr => -1,
         NoticeScope::Data => 0,
     };
-    if let Err(error) = kernel.inval_inode(notice.ino, offset, 0) {
+    if let Err(error) = device.inval_inode(notice.ino, offset, 0) {
         tracing::debug!(ino = notice.ino, %error, "the kernel did not take a notice");
     }
     notice.complete();

@@ -8,7 +8,7 @@ use crate::reply::{
 
 /// One request of the kernel, with the reply it is owed.
 ///
-/// Made in the FUSE reader threads, mailed to the shard that owns the [`Tree`](crate::Tree).
+/// Made where the kernel's requests are taken, for the shard that owns the [`Tree`](crate::Tree).
 pub enum Op {
     /// Resolves one name of a directory and counts one reference to what it names.
     Lookup {

@@ -1,14 +1,13 @@
-//! One FUSE mount and the threads that read its requests.
+//! One FUSE mount, from its making to its end.
 //!
 //! ```text
-//!   mount(2) or fusermount3 ─▶ /dev/fuse ─┬─ fuser-0 ─┐
-//!        session/attach.rs                ├─ fuser-1 ─┼─ FuseFs ─▶ Backend (the shards)
-//!                                         └─ ...     ─┘               │
-//!   vfs-session: waits for the readers        replies go straight back to /dev/fuse
+//!   mount(2) or fusermount3 ─▶ /dev/fuse ─▶ Intake ─▶ the shard that owns the tree
+//!        session/attach.rs         ▲                        │
+//!   vfs-session: waits for the end └── replies, straight ───┘
 //! ```
 //!
-//! With [`FuseTransport::Ring`] the threads are those of `ring` instead, one for each CPU and one at the device; all
-//! else is the same.
+//! With [`FuseTransport::Ring`] most requests come through the threads of `ring` instead, one for each CPU, to a
+//! [`Backend`]; all else is the same.
 //!
 //! A session ends when its mount ends, whoever unmounts it; and a mount ends with its session.
 //! `SIGKILL` is the one end that a session cannot see to: that is what [`guard`](crate::guard) is for.
@@ -16,29 +15,23 @@
 pub(crate) mod attach;
 mod read_ahead;
 
-use std::io;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::fuse::{Backend, FuseFs, InitSettings};
+use crate::backend::Backend;
+use crate::device::Intake;
 use crate::handle::HandleTable;
 use crate::mounts::{self, DeviceNumber};
-use crate::notifier::{self, Kernel, Notifier, NotifierThread};
-use crate::ring::{self, OwnSession};
+use crate::notifier::{self, Notifier, NotifierThread};
+use crate::ring;
 use crate::serve::Edge;
+use crate::server::Server;
 use crate::unmount::{self, Lazy, UnmountError};
 
 pub use crate::ring::RingUnavailable;
 pub use attach::MountError;
 pub use read_ahead::ReadAhead;
-
-/// Bounds the reader threads of one session.
-///
-/// Each reserves 16 MiB of address space; two to four per NUMA node carry the bandwidth, so this
-/// leaves room for every machine we know of.
-pub const READER_THREADS_MAX: usize = 64;
 
 /// How long [`FuseSession::unmount`] hopes that a user of the mount leaves.
 ///
@@ -103,8 +96,6 @@ pub struct MountOptions {
     ///
     /// Ordinary users need `user_allow_other` in `/etc/fuse.conf`.
     pub allow_other: bool,
-    /// Threads that read requests, within `1..=`[`READER_THREADS_MAX`]. A ring has one for each CPU instead.
-    pub reader_threads: usize,
     /// The readahead window wished for, in KiB; `None` leaves the kernel's 128.
     pub read_ahead_kb: Option<u32>,
     /// Requests that the kernel may have under way without a caller waiting (readahead).
@@ -118,13 +109,12 @@ pub struct MountOptions {
 
 impl MountOptions {
     /// Returns the values that suit a LAN, for a mount at `mountpoint`: only the mounting user gets
-    /// in, 2 reader threads, 4 MiB readahead, 64 background requests.
+    /// in, 4 MiB readahead, 64 background requests.
     pub fn new(mountpoint: impl Into<PathBuf>) -> Self {
         Self {
             mountpoint: mountpoint.into(),
             source: mounts::SUBTYPE.to_owned(),
             allow_other: false,
-            reader_threads: 2,
             read_ahead_kb: Some(4096),
             max_background: 64,
             transport: FuseTransport::Auto,
@@ -141,10 +131,6 @@ pub struct MountReport {
     pub device: DeviceNumber,
     /// What became of [`MountOptions::read_ahead_kb`].
     pub read_ahead: ReadAhead,
-    /// Whether each reader has its own queue in the kernel (`FUSE_DEV_IOC_CLONE`, or a ring's).
-    ///
-    /// `false` where this process may not open `/dev/fuse` itself; the readers then share one.
-    pub own_queues: bool,
     /// The way in which requests come.
     pub transport: Transport,
 }
@@ -154,7 +140,7 @@ pub struct MountReport {
 pub enum SessionEnd {
     /// The mount was taken away and its last user left, or its connection was aborted.
     Unmounted,
-    /// A reader thread failed; the mount has been taken away lazily.
+    /// Whoever took its requests failed; the mount has been taken away lazily.
     Failed(String),
 }
 
@@ -198,7 +184,9 @@ enum Holdouts {
 }
 
 impl FuseSession {
-    /// Mounts and starts to serve; returns once the kernel has accepted the mount.
+    /// Mounts; returns once the kernel has accepted the mount, with what its requests are to be taken by.
+    ///
+    /// Through a ring most of them go to `backend` instead; those that come by the device are the intake's even then.
     ///
     /// Blocks for system calls, for `fusermount3` (at most 10 s), and up to 2 s per old wormhole
     /// mount at the same place, which is removed if dead. Never asks the new mount anything, so
@@ -210,10 +198,7 @@ impl FuseSession {
         options: MountOptions,
         backend: Arc<B>,
         handles: Arc<HandleTable>,
-    ) -> Result<Self, MountError> {
-        if !(1..=READER_THREADS_MAX).contains(&options.reader_threads) {
-            return Err(MountError::ReaderThreads(options.reader_threads));
-        }
+    ) -> Result<(Self, Intake), MountError> {
         if options.source.contains('\0') {
             return Err(MountError::Source);
         }
@@ -230,27 +215,31 @@ impl FuseSession {
         // From here on, dropping `serving` takes the mount away.
         let mut serving = TakeDown(Some(Arc::clone(&mount)));
 
-        let settings = InitSettings { max_background: options.max_background.max(1) };
-        let (served, transport, own_queues) = start(&options, device_fd, backend, handles, settings)
+        let wished = if options.transport == FuseTransport::Auto { AUTO } else { options.transport };
+        let edge = Edge { backend, handles };
+        let ring = if wished == FuseTransport::Ring { Some(ring::offered()) } else { None };
+        let (server, intake, ring) = Server::start(device_fd, &edge, options.max_background.max(1), ring)
             .map_err(MountError::system("the kernel and we could not agree (FUSE_INIT)"))?;
+        let transport = match ring {
+            Some(Ok(queues)) => Transport::Ring { queues, queue_entries: ring::QUEUE_ENTRIES },
+            Some(Err(why)) => Transport::Device { ring_unavailable: Some(why) },
+            None => Transport::Device { ring_unavailable: None },
+        };
 
         // The readahead is set after the INIT reply, which lowers it.
         let read_ahead = read_ahead::set(mount.device, options.read_ahead_kb);
         let (notifier, notifier_thread) =
-            notifier::start(served.notifier()).map_err(MountError::system("no thread for notifications"))?;
+            notifier::start(server.device()).map_err(MountError::system("no thread for notifications"))?;
         std::thread::Builder::new()
             .name("vfs-session".to_owned())
             .spawn({
                 let shared = Arc::clone(&mount);
-                move || serve(served, notifier_thread, &shared)
+                move || serve(server, notifier_thread, &shared)
             })
             .map_err(MountError::system("no thread for the session"))?;
         serving.0 = None;
-        Ok(Self {
-            notifier,
-            report: MountReport { mountpoint: resolved, device: mount.device, read_ahead, own_queues, transport },
-            shared: mount,
-        })
+        let report = MountReport { mountpoint: resolved, device: mount.device, read_ahead, transport };
+        Ok((Self { notifier, report, shared: mount }, intake))
     }
 
     /// Returns what came of the mount.
@@ -283,7 +272,8 @@ impl FuseSession {
         self.shared.take_down(Holdouts::Abort)
     }
 
-    /// Blocks until the session has ended: unmounted, and its last user gone.
+    /// Blocks until the session has ended: unmounted, and its last user gone. Who takes the requests sees that end, so a
+    /// shard that hangs hides it.
     pub fn wait(&self) -> SessionEnd {
         let mut end = self.shared.lock_end();
         loop {
@@ -310,70 +300,14 @@ impl Drop for FuseSession {
     }
 }
 
-/// Whoever serves the mount.
-enum Served<B: Backend> {
-    Fuser(Box<fuser::Session<FuseFs<B>>>),
-    Own(OwnSession),
-}
-
-impl<B: Backend> Served<B> {
-    fn notifier(&self) -> Kernel {
-        match self {
-            Self::Fuser(session) => Kernel::Fuser(session.notifier()),
-            Self::Own(session) => Kernel::Device(session.device()),
-        }
-    }
-
-    fn run(self) -> io::Result<()> {
-        match self {
-            Self::Fuser(session) => session.run(),
-            Self::Own(session) => session.run(),
-        }
-    }
-}
-
-/// Answers INIT by the way that was wished for and can be had; says which, and whether each reader has its own queue.
-fn start<B: Backend>(
-    options: &MountOptions,
-    device_fd: OwnedFd,
-    backend: Arc<B>,
-    handles: Arc<HandleTable>,
-    settings: InitSettings,
-) -> io::Result<(Served<B>, Transport, bool)> {
-    let wished = if options.transport == FuseTransport::Auto { AUTO } else { options.transport };
-    let offered = (wished == FuseTransport::Ring).then(ring::offered);
-    let ring_unavailable = match offered {
-        Some(Ok(())) => {
-            let edge = Edge { backend, handles };
-            let (session, ring) = OwnSession::start(device_fd, &edge, settings)?;
-            let transport = match ring {
-                Ok(queues) => Transport::Ring { queues, queue_entries: ring::QUEUE_ENTRIES },
-                Err(why) => Transport::Device { ring_unavailable: Some(why) },
-            };
-            let own_queues = matches!(transport, Transport::Ring { .. });
-            return Ok((Served::Own(session), transport, own_queues));
-        }
-        Some(Err(why)) => Some(why),
-        None => None,
-    };
-    let own_queues = attach::may_open_device();
-    let mut config = fuser::Config::default();
-    config.n_threads = Some(options.reader_threads);
-    config.clone_fd = own_queues;
-    // Whom to let in is the kernel's to judge, and it has. A second check here, by the uid of
-    // each request, would refuse files that were opened by the right user and passed on.
-    let acl = fuser::SessionACL::All;
-    let session = fuser::Session::from_fd(FuseFs::new(backend, handles, settings), device_fd, acl, config)?;
-    Ok((Served::Fuser(Box::new(session)), Transport::Device { ring_unavailable }, own_queues))
-}
-
-/// The session thread: runs the readers, and sees to it that no dead mount is left behind.
-fn serve<B: Backend>(session: Served<B>, notifier: NotifierThread, shared: &Shared) {
+/// The session thread: awaits the end, and sees to it that no dead mount is left behind.
+fn serve(server: Server, notifier: NotifierThread, shared: &Shared) {
     // Should anything here panic, those who wait still learn of the end.
     let ending = Ending(shared);
-    let end = match session.run() {
+    let device = server.device();
+    let end = match server.run() {
         Ok(()) => SessionEnd::Unmounted,
-        // The connection went while a reader was taking a request out of it: the usual `ENODEV`,
+        // The connection went while somebody was taking a request out of it: the usual `ENODEV`,
         // told differently (`fuse_dev_do_read`, fs/fuse/dev.c).
         Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => SessionEnd::Unmounted,
         Err(error) => {
@@ -385,7 +319,7 @@ fn serve<B: Backend>(session: Served<B>, notifier: NotifierThread, shared: &Shar
     shared.remove();
     // First tell, then wait for a thread that may itself be waiting for the mount to go.
     ending.0.finish(end);
-    notifier.stop();
+    notifier.stop(&device);
 }
 
 struct Ending<'a>(&'a Shared);

@@ -70,7 +70,7 @@ fn files_of_every_length_past_the_page_cache() {
 
 #[test]
 fn many_readers_of_one_file_at_any_offset() {
-    let mounted = Mounted::with(share_of_lengths(), |options| options.reader_threads = 4);
+    let mounted = Mounted::new(share_of_lengths());
     let expected = bytes_of(10_000_000);
     let path = mounted.at.join("10000000");
     std::thread::scope(|scope| {

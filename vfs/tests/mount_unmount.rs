@@ -8,10 +8,10 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mount_support::share::{Content, Server, Share, bytes_of, no_handles};
-use mount_support::{Mounted, Mountpoint, mount, mount_line, run};
+use mount_support::share::{Content, Server, Share, bytes_of};
+use mount_support::{Mounted, Mountpoint, attempt, mount, mount_line, run};
 use rustix::io::Errno;
-use vfs::session::{FuseSession, MountError, MountOptions, ReadAhead, SessionEnd, Unmounted};
+use vfs::session::{MountError, MountOptions, ReadAhead, SessionEnd, Unmounted};
 use vfs::unmount::{Lazy, UnmountError, unmount};
 
 /// Far longer than any end takes.
@@ -49,7 +49,6 @@ fn the_readahead_is_raised() {
     assert!(matches!(report.read_ahead, ReadAhead::Set { kb: 2048 }), "{report:?}");
     let path = format!("/sys/class/bdi/{}/read_ahead_kb", report.device);
     assert_eq!(std::fs::read_to_string(path).expect("a window").trim(), "2048");
-    assert!(report.own_queues);
 }
 
 #[test]
@@ -205,7 +204,7 @@ fn a_mount_on_a_link_and_on_a_folder_that_is_not_empty() {
 fn refusals_say_what_is_wrong() {
     let at = Mountpoint::new();
     let server = Server::start(Share::new());
-    let attempt = |options| FuseSession::mount(options, Arc::clone(&server), no_handles());
+    let attempt = |options| attempt(options, &server);
 
     let missing = attempt(MountOptions::new(at.join("none"))).expect_err("missing");
     assert!(matches!(missing, MountError::MountpointMissing(_)), "{missing}");
@@ -214,12 +213,6 @@ fn refusals_say_what_is_wrong() {
     assert!(matches!(file, MountError::NotADirectory(_)), "{file}");
     let below = attempt(MountOptions::new(at.join("file/below"))).expect_err("below a file");
     assert!(matches!(below, MountError::NotADirectory(_)), "{below}");
-    for reader_threads in [0, 65] {
-        let mut options = MountOptions::new(at.path());
-        options.reader_threads = reader_threads;
-        let refused = attempt(options).expect_err("out of range");
-        assert!(matches!(refused, MountError::ReaderThreads(_)), "{refused}");
-    }
     let mut options = MountOptions::new(at.path());
     "a\0b".clone_into(&mut options.source);
     assert!(matches!(attempt(options), Err(MountError::Source)));

@@ -64,7 +64,7 @@ impl End for Door {
                     }
                     return Arrived::of(&datagrams.bytes);
                 }
-                Some(Completion::FileRead { .. } | Completion::Woken) => {}
+                Some(Completion::FileRead { .. } | Completion::Readable | Completion::Woken) => {}
                 None => self.turn(Wait::ForEvent),
             }
         }

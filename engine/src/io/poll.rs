@@ -5,7 +5,7 @@ use super::receive::{PAYLOAD_BYTES_MAX, SlotPool};
 use super::transmit::{TransmitPool, may_lack_segmentation, send_singly};
 use super::{
     COMPLETIONS_PER_TURN_MAX, Completion, FILE_READ_BYTES_MAX, Io, IoError, IoKind, IoOptions, IoStats, ReadQueueFull,
-    TransmitBuffer, TransmitTarget, Wait, Waker,
+    TransmitBuffer, TransmitTarget, Wait, Waker, Watched,
 };
 use crate::sys::address::Family;
 use crate::sys::epoll::{Epoll, Interest, Readiness};
@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 const SOCKET_TAG: u64 = 0;
 const WAKE_TAG: u64 = 1;
+const FILE_TAG: u64 = 2;
 
 /// Receives that may fail in one turn before the next turn goes on: an ICMP error fails one.
 const RECEIVE_ERRORS_PER_TURN_MAX: u32 = 8;
@@ -60,6 +61,7 @@ pub(super) struct PollIo {
     /// Trains waiting for room, oldest first; as many as there are buffers at most.
     backlog: VecDeque<Departing>,
     interest: Interest,
+    watched: Watched,
     reads: ReadPool,
     stats: IoStats,
 }
@@ -85,6 +87,7 @@ impl PollIo {
             buffers: TransmitPool::new(options.transmit_buffers),
             backlog: VecDeque::new(),
             interest: Interest::Read,
+            watched: Watched::Never,
             reads: ReadPool::new(options.file_reads, waker.clone()),
             waker,
             stats: IoStats { segmentation: true, ..IoStats::default() },
@@ -232,6 +235,7 @@ struct Ready {
     socket_readable: bool,
     socket_writable: bool,
     woken: bool,
+    file_readable: bool,
 }
 
 impl Ready {
@@ -243,6 +247,7 @@ impl Ready {
                     ready.socket_readable |= event.readable;
                     ready.socket_writable |= event.writable;
                 }
+                FILE_TAG => ready.file_readable = true,
                 _ => ready.woken = true,
             }
         }
@@ -259,6 +264,10 @@ impl Io for PollIo {
             self.waker.clear()?;
             self.stats.wakes += 1;
             inbox.push_back(Completion::Woken);
+            room -= 1;
+        }
+        if ready.file_readable {
+            inbox.push_back(Completion::Readable);
             room -= 1;
         }
         if ready.socket_writable {
@@ -310,6 +319,16 @@ impl Io for PollIo {
     fn read_file(&mut self, token: u64, file: Arc<OwnedFd>, offset: u64, len: usize) -> Result<(), ReadQueueFull> {
         assert!(len <= FILE_READ_BYTES_MAX, "a read of {len} bytes");
         self.reads.submit(FileRead::new(token, file, offset, len))
+    }
+
+    fn watch(&mut self, file: Arc<OwnedFd>) -> io::Result<()> {
+        self.epoll.add(file.as_fd(), FILE_TAG, Interest::Read)?;
+        self.watched.begin(file);
+        Ok(())
+    }
+
+    fn unwatch(&mut self) -> io::Result<()> {
+        self.watched.end().map_or(Ok(()), |file| self.epoll.remove(file.as_fd()))
     }
 
     fn local_addr(&self) -> SocketAddr {

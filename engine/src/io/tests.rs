@@ -487,6 +487,52 @@ fn a_directory_is_an_error_and_a_full_queue_says_so() {
     });
 }
 
+/// What a turn that does not wait finds of a watched file, whatever else it brings.
+fn is_readable(door: &mut Door) -> bool {
+    // One turn orders the look, and the next one has its answer.
+    (0..2).for_each(|_| door.turn(Wait::No));
+    let found = door.inbox.iter().any(|completion| matches!(completion, Completion::Readable));
+    door.inbox.clear();
+    found
+}
+
+#[test]
+fn a_watched_file_is_told_of_while_it_can_be_read_and_when_it_ends() {
+    on_both(|mode| {
+        let mut door = Door::local(mode, SMALL);
+        let (reader, writer) = rustix::pipe::pipe().expect("a pipe");
+        let reader = Arc::new(reader);
+        door.io.watch(Arc::clone(&reader)).expect("a pipe can be watched");
+        assert!(!is_readable(&mut door), "it is empty");
+        rustix::io::write(&writer, b"ab").expect("room");
+        assert!(matches!(door.next(), Completion::Readable), "a wait ends by it");
+        assert!(is_readable(&mut door), "nobody read it");
+        rustix::io::read(&reader, &mut [0; 2]).expect("two bytes");
+        // A look that was ordered before the read may have its answer still to come.
+        is_readable(&mut door);
+        assert!(!is_readable(&mut door), "it is empty again");
+        drop(writer);
+        assert!(matches!(door.next(), Completion::Readable), "its end is told");
+        door.io.unwatch().expect("it was watched");
+        assert!(!is_readable(&mut door), "nothing is watched");
+    });
+}
+
+#[test]
+fn a_look_that_is_under_way_is_not_told_of_once_the_watch_is_over() {
+    on_both(|mode| {
+        let mut door = Door::local(mode, SMALL);
+        let (reader, writer) = rustix::pipe::pipe().expect("a pipe");
+        let reader = Arc::new(reader);
+        door.io.watch(Arc::clone(&reader)).expect("a pipe can be watched");
+        assert!(!is_readable(&mut door), "it is empty");
+        door.io.unwatch().expect("it was watched");
+        rustix::io::write(&writer, b"a").expect("room");
+        assert!(!is_readable(&mut door), "nothing is watched");
+        drop(reader); // not before: a pipe that nobody can read takes nothing
+    });
+}
+
 #[test]
 fn a_door_closes_with_operations_in_flight() {
     on_both(|mode| {

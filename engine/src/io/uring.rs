@@ -4,7 +4,7 @@ use super::receive::{PAYLOAD_BYTES_MAX, SlotPool};
 use super::transmit::{TransmitPool, may_lack_segmentation, send_singly};
 use super::{
     COMPLETIONS_PER_TURN_MAX, Completion, FILE_READ_BYTES_MAX, Io, IoError, IoKind, IoOptions, IoStats, ReadQueueFull,
-    TransmitBuffer, TransmitTarget, Wait, Waker,
+    TransmitBuffer, TransmitTarget, Wait, Waker, Watched,
 };
 use crate::sys::address::Family;
 use crate::sys::clock::ClockBase;
@@ -35,6 +35,8 @@ pub(super) struct UringIo {
     receive_armed: bool,
     receive_errors_in_a_row: u32,
     wake_armed: bool,
+    watched: Watched,
+    watch_armed: bool,
     reads_in_flight: usize,
     reads_max: usize,
     stats: IoStats,
@@ -55,6 +57,8 @@ impl UringIo {
                 receive_armed: false,
                 receive_errors_in_a_row: 0,
                 wake_armed: false,
+                watched: Watched::Never,
+                watch_armed: false,
                 reads_in_flight: 0,
                 reads_max: usize::from(options.file_reads),
                 stats: IoStats { segmentation: true, ..IoStats::default() },
@@ -91,6 +95,11 @@ impl UringIo {
     fn arm(&mut self) {
         self.receive_armed = self.receive_armed || self.ring.arm_receive();
         self.wake_armed = self.wake_armed || self.ring.arm_wake();
+        if let Watched::Now(file) = &self.watched
+            && !self.watch_armed
+        {
+            self.watch_armed = self.ring.arm_watch(Arc::clone(file));
+        }
     }
 
     fn enter(&mut self, wait: Wait, has_mail: &dyn Fn() -> bool) -> io::Result<()> {
@@ -132,6 +141,14 @@ impl UringIo {
                 Ok(None)
             }
             Finished::Read { read, result } => Ok(self.on_read(read, result)),
+            Finished::Watched(result) => {
+                self.watch_armed = false;
+                match result {
+                    Ok(()) => Ok(matches!(self.watched, Watched::Now(_)).then_some(Completion::Readable)),
+                    Err(error) if cqe::is_weather(&error) => Ok(None),
+                    Err(error) => Err(error),
+                }
+            }
             Finished::Woken(result) => {
                 self.wake_armed = false;
                 match result {
@@ -267,6 +284,16 @@ impl Io for UringIo {
         let read = FileRead::new(token, file, offset, len);
         self.ring.push_read(read).map_err(|_| ReadQueueFull)?;
         self.reads_in_flight += 1;
+        Ok(())
+    }
+
+    fn watch(&mut self, file: Arc<OwnedFd>) -> io::Result<()> {
+        self.watched.begin(file);
+        Ok(())
+    }
+
+    fn unwatch(&mut self) -> io::Result<()> {
+        self.watched.end();
         Ok(())
     }
 

@@ -1,10 +1,10 @@
-//! What FUSE reader threads do: answer from memory, or hand on.
+//! What is in memory of a read; and what the threads of a FUSE ring do: answer from there, or hand on.
 
+use super::replies::FramePart;
 use super::service::MountMail;
 use crate::io::MailSender;
-use cache::{ChunkKey, Frame, FrameClass, L1Reader};
-use vfs::fuse::Backend;
-use vfs::{DataReply, Errno, Op, OpenView};
+use cache::{ChunkKey, FrameClass, L1Reader};
+use vfs::{Backend, DataReply, Errno, Op, OpenView};
 
 /// Frames one read may span: 1 MiB of small frames, begun in the middle of one.
 const SPAN_MAX: usize = 17;
@@ -43,35 +43,32 @@ impl Backend for MountBackend {
     }
 
     fn read_cached(&self, view: OpenView, offset: u64, length: u32, reply: DataReply) -> Option<DataReply> {
-        answer(&self.l1, view, offset, length, reply)
+        let Some(parts) = held(&self.l1, view, offset, length) else { return Some(reply) };
+        reply.parts(parts.iter().map(|(frame, span)| &frame[span.clone()]));
+        None
     }
 }
 
-/// Answers a read from memory; hands the reply back where that is not possible.
-fn answer(l1: &L1Reader, view: OpenView, offset: u64, length: u32, reply: DataReply) -> Option<DataReply> {
+/// Where the bytes of a read lie, if all of them are in memory; nowhere for one behind the file's end.
+pub(super) fn held(l1: &L1Reader, view: OpenView, offset: u64, length: u32) -> Option<Vec<FramePart>> {
     let end = offset.saturating_add(length.into()).min(view.size);
-    if offset >= end {
-        reply.data(&[]);
-        return None;
-    }
-    // The whole span, or nothing: a miss in the middle goes to the shard with all of it.
-    let mut frames: [Option<(Frame, usize, usize)>; SPAN_MAX] = [const { None }; SPAN_MAX];
-    let mut count = 0;
+    // The whole span, or nothing: a miss in the middle has all of it fetched.
+    let mut parts = Vec::new();
     let mut at = offset;
     while at < end {
-        // A span of more frames than fit goes there, too.
-        let Some(place) = frames.get_mut(count) else { return Some(reply) };
-        let Some(found) = find(l1, view, at, end) else { return Some(reply) };
-        at += (found.2 - found.1) as u64;
-        *place = Some(found);
-        count += 1;
+        // A span of more frames than one answer takes is treated so, too.
+        if parts.len() == SPAN_MAX {
+            return None;
+        }
+        let part = find(l1, view, at, end)?;
+        at += part.1.len() as u64;
+        parts.push(part);
     }
-    reply.parts(frames[..count].iter().flatten().map(|(frame, from, to)| &frame[*from..*to]));
-    None
+    Some(parts)
 }
 
 /// The frame that holds the byte at `at`, and which part of it belongs to the read.
-fn find(l1: &L1Reader, view: OpenView, at: u64, end: u64) -> Option<(Frame, usize, usize)> {
+fn find(l1: &L1Reader, view: OpenView, at: u64, end: u64) -> Option<FramePart> {
     for class in [FrameClass::Large, FrameClass::Small] {
         let bytes = class.bytes() as u64;
         let Ok(index) = u32::try_from(at / bytes) else { continue };
@@ -82,7 +79,7 @@ fn find(l1: &L1Reader, view: OpenView, at: u64, end: u64) -> Option<(Frame, usiz
         let from = usize::try_from(at % bytes).expect("frames fit memory");
         let to = usize::try_from((end - u64::from(index) * bytes).min(frame.len() as u64)).expect("frames fit memory");
         if from < to {
-            return Some((frame, from, to));
+            return Some((frame, from..to));
         }
     }
     None
@@ -119,12 +116,18 @@ mod tests {
     fn a_read_of_more_frames_than_fit_goes_to_the_shard() {
         let frames = u32::try_from(SPAN_MAX).unwrap() + 1;
         let (l1, size) = (cached(FrameClass::Small, frames), (SPAN_MAX + 1) * SMALL_BYTES);
-        for (length, is_answered) in [(size - SMALL_BYTES, true), (size, false)] {
-            let (reply, answered) = DataReply::channel();
-            let back = answer(&l1.reader(), view(size), 0, u32::try_from(length).unwrap(), reply);
-            assert_eq!(back.is_none(), is_answered, "{length} bytes");
-            assert_eq!(answered.try_recv().is_ok(), is_answered, "{length} bytes: an answer, or the reply");
+        for (length, is_held) in [(size - SMALL_BYTES, true), (size, false)] {
+            let parts = held(&l1.reader(), view(size), 0, u32::try_from(length).unwrap());
+            assert_eq!(parts.is_some(), is_held, "{length} bytes");
         }
+    }
+
+    #[test]
+    fn nothing_is_behind_the_end() {
+        let (l1, size) = (cached(FrameClass::Small, 1), SMALL_BYTES);
+        assert_eq!(held(&l1.reader(), view(size), size as u64, 4096).expect("no byte is missing").len(), 0);
+        let parts = held(&l1.reader(), view(size), size as u64 - 10, 4096).expect("in memory");
+        assert_eq!(parts[0].1, size - 10..size);
     }
 
     #[test]
@@ -133,11 +136,10 @@ mod tests {
         let reader = l1.reader();
         let step = 128 << 10;
         for offset in (0..size).step_by(step) {
-            let (reply, answered) = DataReply::channel();
-            let back = answer(&reader, view(size), offset as u64, u32::try_from(step).unwrap(), reply);
-            assert!(back.is_none());
+            let parts = held(&reader, view(size), offset as u64, u32::try_from(step).unwrap()).expect("in memory");
+            let [(frame, span)] = &parts[..] else { panic!("{} parts", parts.len()) };
             let chunk = u8::try_from(offset / LARGE_BYTES).unwrap();
-            assert_eq!(answered.recv().unwrap(), Ok(vec![chunk; step]));
+            assert_eq!(frame[span.clone()], vec![chunk; step]);
         }
         assert_eq!(reader.stats().hits, 2);
     }

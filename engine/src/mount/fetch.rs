@@ -6,6 +6,7 @@
 //! Small reads that scatter over a large file go past all this: a chunk for each would be many times what was asked
 //! for, and the kernel's page cache keeps what it got.
 
+use super::backend::held;
 use super::replies::Replies;
 use crate::client::{Ask, CallError, CallId, Client, FileKey};
 use cache::{ChunkKey, Flights, Frame, FrameClass, FrameMut, Joined, L1Reader, L1Writer};
@@ -14,7 +15,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Instant;
 use transport::Node;
-use vfs::{DataReply, Errno, Pattern, ReadOp};
+use vfs::{DataReply, Errno, OpenView, Pattern, ReadOp};
 
 /// Chunks on their way beyond which none is fetched ahead of its reads: 48 MiB fill 10 Gbit/s over 40 ms. What reads
 /// wait for is bounded by `cache::flight::FLIGHTS_MAX` and by memory: that of the cache, and then [`PLAIN_MAX`].
@@ -117,6 +118,7 @@ pub(super) struct Newer {
 /// See the module.
 pub(super) struct Fetches {
     l1: L1Writer,
+    reader: L1Reader,
     flights: Flights<ChunkKey, ReadId>,
     fetches: BTreeMap<CallId, Fetch>,
     reads: BTreeMap<ReadId, Read>,
@@ -129,6 +131,7 @@ pub(super) struct Fetches {
 impl Fetches {
     pub(super) fn new(l1: L1Writer, replies: Replies) -> Self {
         Self {
+            reader: l1.reader(),
             l1,
             flights: Flights::new(),
             fetches: BTreeMap::new(),
@@ -142,7 +145,7 @@ impl Fetches {
 
     /// Who looks into the same cache.
     pub(super) fn reader(&self) -> L1Reader {
-        self.l1.reader()
+        self.reader.clone()
     }
 
     /// Puts a whole small file, which came with its open, where its reads will look for it.
@@ -155,6 +158,23 @@ impl Fetches {
         if let Some(mut frame) = self.l1.allocate(class) {
             frame[..data.len()].copy_from_slice(data);
             self.l1.insert(key, frame, u32::try_from(data.len()).expect("bounded by a frame"));
+        }
+    }
+
+    /// Answers a read whose bytes are all in memory, and says how many were copied for it here.
+    ///
+    /// # Errors
+    /// The reply, where they are not.
+    pub(super) fn read_cached(
+        &self,
+        view: OpenView,
+        offset: u64,
+        length: u32,
+        reply: DataReply,
+    ) -> Result<usize, DataReply> {
+        match held(&self.reader, view, offset, length) {
+            Some(parts) => Ok(self.replies.parts(reply, parts)),
+            None => Err(reply),
         }
     }
 
@@ -397,29 +417,25 @@ impl Fetches {
     /// Every part of a read is there.
     fn answer(&mut self, read: ReadId) {
         let Read { reply, offset, end, parts, .. } = self.reads.remove(&read).expect("its last chunk came just now");
-        let span = |begin: u64, frame: &Part| {
+        let span = |begin: u64, part: &Part| {
             let from = usize::try_from(offset.saturating_sub(begin)).expect("within a frame");
-            let to = usize::try_from((end - begin).min(frame.len() as u64)).expect("within a frame");
-            (from.min(to), to)
+            let to = usize::try_from((end - begin).min(part.len() as u64)).expect("within a frame");
+            from.min(to)..to
         };
-        if parts.len() == 1
-            && let Some((&begin, frame)) = parts.first_key_value()
-        {
-            let (from, to) = span(begin, frame);
-            return match frame {
-                _ if (to - from) as u64 != end - offset => reply.error(Errno::ESTALE),
-                Part::Frame(frame) => self.replies.data(reply, frame.clone(), from..to),
-                Part::Plain(bytes) => reply.data(&bytes[from..to]),
-            };
+        let found: usize = parts.iter().map(|(&begin, part)| span(begin, part).len()).sum();
+        if found as u64 != end - offset {
+            return reply.error(Errno::ESTALE);
         }
-        let whole = || {
-            parts.iter().map(|(&begin, frame)| {
-                let (from, to) = span(begin, frame);
-                &frame[from..to]
-            })
+        let frame = |(&begin, part): (&u64, &Part)| match part {
+            Part::Frame(frame) => Some((frame.clone(), span(begin, part))),
+            Part::Plain(_) => None,
         };
-        let found: usize = whole().map(<[u8]>::len).sum();
-        if found as u64 == end - offset { reply.parts(whole()) } else { reply.error(Errno::ESTALE) }
+        match parts.iter().map(frame).collect() {
+            Some(frames) => {
+                self.replies.parts(reply, frames);
+            }
+            None => reply.parts(parts.iter().map(|(&begin, part)| &part[span(begin, part)])),
+        }
     }
 
     fn fail_read(&mut self, read: ReadId, errno: Errno) {

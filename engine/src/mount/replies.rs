@@ -12,18 +12,20 @@ use vfs::DataReply;
 
 /// Replies from this size on are handed over: the copy takes longer than waking a thread.
 const HANDED_BYTES_MIN: usize = 256 << 10;
-/// Replies that may wait; each holds a frame.
+/// Replies that may wait; each holds the frames of one read.
 const QUEUED_MAX: usize = 16;
+
+/// A part of a frame.
+pub(super) type FramePart = (Frame, Range<usize>);
 
 struct Answer {
     reply: DataReply,
-    frame: Frame,
-    span: Range<usize>,
+    parts: Vec<FramePart>,
 }
 
 impl Answer {
     fn give(self) {
-        self.reply.data(&self.frame[self.span]);
+        self.reply.parts(self.parts.iter().map(|(frame, span)| &frame[span.clone()]));
     }
 }
 
@@ -45,16 +47,19 @@ impl Replies {
         Ok(Self { queue: Some(queue), thread: Some(thread) })
     }
 
-    /// Answers with a part of a frame, here or there.
-    pub(super) fn data(&self, reply: DataReply, frame: Frame, span: Range<usize>) {
-        let answer = Answer { reply, frame, span };
-        match &self.queue {
-            Some(queue) if answer.span.len() >= HANDED_BYTES_MIN => match queue.try_send(answer) {
-                Ok(()) => {}
-                Err(TrySendError::Full(answer) | TrySendError::Disconnected(answer)) => answer.give(),
+    /// Answers with parts of frames, here or there; returns the bytes that were copied here.
+    pub(super) fn parts(&self, reply: DataReply, parts: Vec<FramePart>) -> usize {
+        let bytes = parts.iter().map(|(_, span)| span.len()).sum();
+        let answer = Answer { reply, parts };
+        let answer = match &self.queue {
+            Some(queue) if bytes >= HANDED_BYTES_MIN => match queue.try_send(answer) {
+                Ok(()) => return 0,
+                Err(TrySendError::Full(answer) | TrySendError::Disconnected(answer)) => answer,
             },
-            _ => answer.give(),
-        }
+            _ => answer,
+        };
+        answer.give();
+        bytes
     }
 }
 
@@ -88,7 +93,7 @@ mod tests {
             .flat_map(|_| [0..HANDED_BYTES_MIN - 1, 1..HANDED_BYTES_MIN + 1])
             .map(|span| {
                 let (reply, answer) = DataReply::channel();
-                replies.data(reply, frame.clone(), span.clone());
+                replies.parts(reply, vec![(frame.clone(), span.clone())]);
                 (span, answer)
             })
             .collect();

@@ -5,29 +5,36 @@ use super::fetch::{Fetches, errno_of};
 use crate::client::{Answer, Ask, CallError, CallId, Client, ClientError, FileKey, Output, Welcome};
 use crate::convert::attr_to_vfs;
 use crate::event::ServiceEvent;
-use crate::service::{FileRead, Service};
+use crate::service::{FileRead, Service, Watch};
 use bytes::BytesMut;
 use cache::L1Reader;
 use crossbeam_channel::Sender;
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use transport::wire::{INLINE_BYTES_MAX, PAGE_ENTRIES_MAX};
 use transport::{ConnId, Event, Node};
 use vfs::notifier::{NoticeRefused, Notifier};
-use vfs::{Call, Errno, HandleTable, Notice, Op, Tree, TreeOptions};
+use vfs::{Call, Errno, HandleTable, Intake, Notice, Op, Taken, Tree, TreeOptions};
 
 /// How soon a notice is offered again to a notifier that had no room: nothing tells of room, and an open may wait for
 /// the notice. Its thread takes microseconds for one; waiting behind a page lock, as long as the backend for a read.
 const NOTICE_RETRY: Duration = Duration::from_millis(5);
 
+/// Requests of the kernel that one turn takes: its share, so that no process on the mount starves the socket.
+const REQUESTS_PER_TURN_MAX: usize = 64;
+/// Bytes of answers from memory that are copied in one turn, and one answer more: half a millisecond away from the
+/// socket, whose slots hold 3 ms.
+const COPIED_PER_TURN_MAX: usize = 2 << 20;
+
 /// Messages to a mount's shard.
 pub(super) enum MountMail {
-    /// The kernel asks.
+    /// The kernel asks, by the thread of a ring.
     Op(Op),
-    /// The folder is mounted: notices go here.
-    Mounted(Notifier),
+    /// The folder is mounted: notices go here, and the kernel asks there.
+    Mounted(Notifier, Intake),
     /// Say goodbye and end.
     Shutdown,
     /// Fail as a bug of ours would.
@@ -62,6 +69,8 @@ pub(super) struct MountService {
     /// The host's open file behind each of the tree's handles.
     files: BTreeMap<u64, FileKey>,
     notifier: Option<Notifier>,
+    intake: Option<Intake>,
+    watch: Option<Watch>,
     /// A notice the notifier had no room for, and when it is offered again; those behind it wait in the tree.
     notice: Option<(Notice, Instant)>,
     /// Told once: the first welcome, or why there is none.
@@ -87,6 +96,8 @@ impl MountService {
             askers: BTreeMap::new(),
             files: BTreeMap::new(),
             notifier: None,
+            intake: None,
+            watch: None,
             notice: None,
             first: Some(first),
             events,
@@ -240,6 +251,13 @@ impl MountService {
         }
     }
 
+    fn on_op(&mut self, now: Instant, op: Op) {
+        // Without a tree nothing is mounted and nobody asks; a dropped op answers EIO.
+        if let Some(tree) = &mut self.tree {
+            tree.handle_op(now, op);
+        }
+    }
+
     fn end(&mut self, now: Instant, node: &mut Node) {
         self.fetches.fail_all(ENDED);
         if let Some(tree) = &mut self.tree {
@@ -247,6 +265,19 @@ impl MountService {
         }
         self.client.close(now, node);
         self.over = true;
+    }
+}
+
+/// Ends a read of what is in memory with how many bytes were copied for it here; every other op goes on.
+fn answer_cached(fetches: &Fetches, intake: &Intake, op: Op) -> ControlFlow<usize, Op> {
+    let Op::Read { ino, fh, offset, length, reply } = op else { return ControlFlow::Continue(op) };
+    let answered = match intake.open_view(fh) {
+        Some(view) => fetches.read_cached(view, offset, length, reply),
+        None => Err(reply),
+    };
+    match answered {
+        Ok(bytes) => ControlFlow::Break(bytes),
+        Err(reply) => ControlFlow::Continue(Op::Read { ino, fh, offset, length, reply }),
     }
 }
 
@@ -286,13 +317,12 @@ impl Service for MountService {
 
     fn handle_mail(&mut self, now: Instant, node: &mut Node, mail: MountMail) {
         match mail {
-            MountMail::Op(op) => {
-                // Without a tree nothing is mounted and nobody asks; a dropped op answers EIO.
-                if let Some(tree) = &mut self.tree {
-                    tree.handle_op(now, op);
-                }
+            MountMail::Op(op) => self.on_op(now, op),
+            MountMail::Mounted(notifier, intake) => {
+                self.notifier = Some(notifier);
+                self.watch = Some(Watch::File(intake.file()));
+                self.intake = Some(intake);
             }
-            MountMail::Mounted(notifier) => self.notifier = Some(notifier),
             MountMail::Shutdown => self.end(now, node),
             #[cfg(test)]
             MountMail::Panic => panic!("a test asked for it"),
@@ -320,6 +350,43 @@ impl Service for MountService {
 
     fn poll_file_read(&mut self) -> Option<FileRead> {
         None
+    }
+
+    fn poll_watch(&mut self) -> Option<Watch> {
+        self.watch.take()
+    }
+
+    fn handle_readable(&mut self, now: Instant, node: &mut Node) {
+        let (mut is_asked, mut copied) = (false, 0);
+        for _ in 0..REQUESTS_PER_TURN_MAX {
+            let Some(intake) = &mut self.intake else { break };
+            match intake.take() {
+                Taken::Op(op) => match answer_cached(&self.fetches, intake, op) {
+                    ControlFlow::Break(bytes) => copied += bytes,
+                    ControlFlow::Continue(op) => {
+                        self.on_op(now, op);
+                        is_asked = true;
+                    }
+                },
+                Taken::Forgets(ones) => {
+                    for (ino, nlookup) in ones {
+                        self.on_op(now, Op::Forget { ino, nlookup });
+                    }
+                }
+                Taken::Answered => {}
+                Taken::Nothing => break,
+                Taken::End => {
+                    self.intake = None;
+                    self.watch = Some(Watch::Nothing);
+                }
+            }
+            if copied >= COPIED_PER_TURN_MAX {
+                break;
+            }
+        }
+        if is_asked {
+            self.settle(now, node);
+        }
     }
 
     fn may_leave(&mut self, _: Instant, _: &mut Node, _: ConnId) -> bool {
@@ -385,7 +452,8 @@ mod tests {
         // Nothing comes from a client that is closed.
         service.client.close(now, &mut node);
         let (notifier, notices) = Notifier::channel();
-        service.handle_mail(now, &mut node, MountMail::Mounted(notifier));
+        service.notifier = Some(notifier);
+        service.settle(now, &mut node);
         assert_eq!(notices.len(), NOTICES_MAX, "one has no room");
         let due = service.poll_timeout().expect("it is offered again");
         assert!(due > now && due <= now + NOTICE_RETRY, "without spinning");

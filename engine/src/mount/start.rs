@@ -9,21 +9,23 @@ use crate::error::{EngineError, ErrorKind};
 use crate::event::ServiceEvent;
 use crate::host::ShutdownHandle;
 use crate::io::MailSender;
-use crate::remote::{RemoteOptions, client_options, client_thread, remember};
+use crate::remote::{ClientThread, RemoteOptions, client_options, client_thread, remember};
 use crate::status::{ServiceKind, StatusServer};
 use cache::L1Config;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use vfs::TreeOptions;
 use vfs::session::{FuseSession, FuseTransport, MountError, RingUnavailable, SessionEnd, Transport};
 use vfs::unmount::{Lazy, UnmountError};
 
 /// Events that may wait for a reader before they are dropped.
 const EVENTS_MAX: usize = 4_096;
+
+/// How long a session may take to see that its shard is gone, before its mount is taken away for it.
+const SESSION_END_WAIT: Duration = Duration::from_secs(5);
 
 /// How to mount a host's folder. No default: every field is a decision.
 #[derive(Debug)]
@@ -59,14 +61,12 @@ pub struct MountHandle {
 /// The way to the mount's shard; dropping it ends the shard.
 struct MountShard {
     mail: MailSender<MountMail>,
-    thread: Option<JoinHandle<()>>,
-    /// Set before the shard is told to end: one that ends without it has failed.
-    is_ending: Arc<AtomicBool>,
+    thread: Option<ClientThread>,
 }
 
 impl MountShard {
-    fn new(mail: MailSender<MountMail>, thread: JoinHandle<()>) -> Self {
-        Self { mail, thread: Some(thread), is_ending: Arc::default() }
+    fn new(mail: MailSender<MountMail>, thread: ClientThread) -> Self {
+        Self { mail, thread: Some(thread) }
     }
 
     /// Offers mail until it is taken: the shard empties its mailbox within microseconds, and one that has ended drops
@@ -81,15 +81,20 @@ impl MountShard {
 
     /// Watches the shard from a thread of its own: with the shard gone nobody answers the kernel, so the mount goes, too.
     fn watch(&mut self, session: &Arc<FuseSession>) -> std::io::Result<Watch> {
-        let (session, is_ending) = (Arc::clone(session), Arc::clone(&self.is_ending));
+        let session = Arc::clone(session);
         let thread = self.thread.take().expect("a shard is watched once");
         let watch = std::thread::Builder::new().name("mount-watch".into()).spawn(move || {
-            let how = if thread.join().is_err() { "panicked; please report it" } else { "lost its socket" };
-            if is_ending.load(Ordering::SeqCst) {
-                return None;
-            }
+            let how = match thread.join() {
+                Ok(Ok(())) => return None,
+                Ok(Err(_)) => "lost its socket",
+                Err(_) => "panicked; please report it",
+            };
             tracing::error!("the mount's shard {how}");
-            if let Err(error) = session.abort() {
+            // The session sees that nobody takes its requests and takes the mount away; two at once might take away
+            // what lies beneath.
+            if session.wait_timeout(SESSION_END_WAIT).is_none()
+                && let Err(error) = session.abort()
+            {
                 tracing::error!(%error, "cannot take the mount away");
             }
             Some(format!("the mount's shard {how}"))
@@ -98,7 +103,6 @@ impl MountShard {
     }
 
     fn end(&mut self) {
-        self.is_ending.store(true, Ordering::SeqCst);
         self.send(MountMail::Shutdown);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
@@ -256,8 +260,8 @@ fn start(options: MountOptions) -> Result<Started, EngineError> {
         transport: options.fuse,
         ..vfs::session::MountOptions::new(&options.mountpoint)
     };
-    let session = FuseSession::mount(mount, backend, handles).map_err(mount_error)?;
-    shard.send(MountMail::Mounted(session.notifier()));
+    let (session, intake) = FuseSession::mount(mount, backend, handles).map_err(mount_error)?;
+    shard.send(MountMail::Mounted(session.notifier(), intake));
     let session = Arc::new(session);
     let mountpoint = session.report().mountpoint.clone();
 

@@ -58,7 +58,7 @@ pub struct Remote {
 /// The way to the client's shard; dropping it ends the shard.
 struct ShardLink {
     mail: MailSender<RemoteMail>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<ClientThread>,
 }
 
 impl ShardLink {
@@ -120,13 +120,16 @@ fn client_node(identity: &Identity) -> Result<Node, transport::TlsError> {
     Node::new(NodeOptions { identity, role: Role::Client, tuning, shard: 0, shards: 1, seed: None })
 }
 
+/// A client's shard: it ends well when its service is over, and badly when it lost its socket.
+pub(crate) type ClientThread = JoinHandle<std::io::Result<()>>;
+
 /// Starts a client's shard on a thread of its own; `make` builds its service there.
 pub(crate) fn client_thread<S: Service + 'static>(
     name: &str,
     options: &RemoteOptions,
     node: Node,
     make: impl FnOnce(MailSender<S::Mail>) -> S + Send + 'static,
-) -> Result<(MailSender<S::Mail>, JoinHandle<()>), EngineError> {
+) -> Result<(MailSender<S::Mail>, ClientThread), EngineError> {
     let failed = |message: String| EngineError::new(ErrorKind::Failed, message);
     let socket =
         io::bind_client(&options.addresses).map_err(|error| failed(format!("cannot open a UDP socket: {error}")))?;
@@ -138,13 +141,12 @@ pub(crate) fn client_thread<S: Service + 'static>(
             Ok((shard, mail)) => {
                 // The starter waits for exactly this.
                 let _ = opened.send(Ok(mail));
-                if let Err(error) = shard.run() {
-                    tracing::error!(%error, "the client's shard lost its socket");
-                }
+                shard.run().inspect_err(|error| tracing::error!(%error, "the client's shard lost its socket"))
             }
             Err(error) => {
                 // As above.
                 let _ = opened.send(Err(error));
+                Ok(())
             }
         })
         .map_err(|error| failed(format!("cannot start a thread: {error}")))?;

@@ -24,10 +24,10 @@ pub(crate) enum Interest {
     ReadWrite,
 }
 
-/// Descriptors watched at once: the socket and the wake eventfd.
-const WATCHED_MAX: usize = 2;
+/// Descriptors watched at once: the socket, the wake eventfd and a file.
+const WATCHED_MAX: usize = 3;
 
-/// A level-triggered epoll set of at most two descriptors.
+/// A level-triggered epoll set of at most three descriptors.
 #[derive(Debug)]
 pub(crate) struct Epoll {
     fd: OwnedFd,
@@ -58,6 +58,11 @@ impl Epoll {
     /// Changes what is waited for on a watched `fd`.
     pub(crate) fn change(&self, fd: BorrowedFd<'_>, tag: u64, interest: Interest) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_MOD, fd, tag, interest)
+    }
+
+    /// Watches `fd` no longer.
+    pub(crate) fn remove(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_DEL, fd, 0, Interest::Read)
     }
 
     fn control(&self, verb: i32, fd: BorrowedFd<'_>, tag: u64, interest: Interest) -> io::Result<()> {

@@ -1,9 +1,9 @@
 //! One io_uring with everything its operations own.
 //!
 //! ```text
-//!   arm_receive, arm_wake, push_send, push_read ─▶ SQ ─▶ enter ─▶ CQ ─▶ pop ─▶ Finished
-//!        │                                                                  │
-//!        └──────────── ops, buffers: owned here until the last CQE ─────────┘
+//!   arm_receive, arm_wake, arm_watch, push_send, push_read ─▶ SQ ─▶ enter ─▶ CQ ─▶ pop ─▶ Finished
+//!        │                                                                             │
+//!        └──────────── ops, buffers: owned here until the last CQE ────────────────────┘
 //! ```
 //!
 //! Made, entered and dropped on one thread: `SINGLE_ISSUER` and the registered ring index are
@@ -24,15 +24,16 @@ use io_uring::types::{CancelBuilder, Fd, Fixed, RecvMsgOut};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use std::io;
 use std::ops::Range;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Bytes the kernel puts before the payload of a multishot receive: `io_uring_recvmsg_out`, the
 /// name and the control data, each in a field of fixed size.
 pub(crate) const RECEIVE_HEADER_BYTES: usize = 16 + NAME_BYTES + RECEIVE_CONTROL_BYTES;
 
-/// Operations a ring needs for itself: the receive, the wake, the cancel at the end.
-const OPS_OWN: usize = 3;
+/// Operations a ring needs for itself: the receive, the wake, the watch, the cancel at the end.
+const OPS_OWN: usize = 4;
 
 const SOCKET: Fixed = Fixed(0);
 const WAKE: Fixed = Fixed(1);
@@ -106,6 +107,8 @@ pub(crate) enum Finished {
         /// How far.
         result: io::Result<Progress>,
     },
+    /// The watched file can be read without waiting, or has ended, or cannot be watched; it must be armed again.
+    Watched(io::Result<()>),
     /// The eventfd was written to, or reading it failed; it must be armed again.
     Woken(io::Result<()>),
 }
@@ -125,6 +128,7 @@ enum Op {
     Send(Train),
     Read(FileRead),
     Wake(Box<[u8; 8]>),
+    Watch(Arc<OwnedFd>),
     CancelAll,
 }
 
@@ -182,6 +186,11 @@ impl Ring {
     /// Queues a read of the eventfd; `false` if the table has no room.
     pub(crate) fn arm_wake(&mut self) -> bool {
         self.push(Op::Wake(Box::new([0; 8]))).is_ok()
+    }
+
+    /// Queues a look at whether `file` can be read; `false` if the table has no room.
+    pub(crate) fn arm_watch(&mut self, file: Arc<OwnedFd>) -> bool {
+        self.push(Op::Watch(file)).is_ok()
     }
 
     /// Queues a train, or gives it back.
@@ -284,7 +293,7 @@ impl Ring {
         //   awaits that completion or leaks the table.
         // - Aliasing: until then nothing but `op_mut` in `settle` reaches the operation, and
         //   that looks at its kind only.
-        // - Descriptors: the socket and the eventfd are registered; a file is kept by its read.
+        // - Descriptors: the socket and the eventfd are registered; a file is kept by its read or its watch.
         let pushed = unsafe { self.uring.submission().push(&sqe) };
         if pushed.is_err() {
             return Err(self.ops.remove(key).expect("inserted just above"));
@@ -308,6 +317,7 @@ impl Ring {
             Op::Receive(_) | Op::CancelAll => None,
             Op::Send(train) => Some(Finished::Sent { train, result }),
             Op::Wake(_) => Some(Finished::Woken(result.map(drop))),
+            Op::Watch(_) => Some(Finished::Watched(result.map(drop))),
             Op::Read(mut read) => {
                 // SAFETY: the kernel wrote `moved` bytes at the address `describe` took from this
                 // read; it has been advanced by nobody since, and its memory is a heap block.
@@ -382,6 +392,7 @@ fn describe(op: &mut Op, family: Family) -> squeue::Entry {
             opcode::Read::new(fd, read.room(), len).offset(offset).build()
         }
         Op::Wake(word) => opcode::Read::new(WAKE, word.as_mut_ptr(), word.len() as u32).build(),
+        Op::Watch(file) => opcode::PollAdd::new(Fd(file.as_raw_fd()), libc::POLLIN as u32).build(),
         Op::CancelAll => opcode::AsyncCancel2::new(CancelBuilder::any()).build(),
     }
 }

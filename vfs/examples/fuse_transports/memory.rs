@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
-use vfs::fuse::Backend;
+use vfs::backend::Backend;
 use vfs::handle::OpenView;
 use vfs::reply::Added;
 use vfs::session::{FuseSession, FuseTransport, MountOptions, Transport};
@@ -140,7 +140,9 @@ pub fn serve(transport: FuseTransport, is_inline: bool, mountpoint: &Path, file_
     };
     let mut options = MountOptions::new(mountpoint);
     options.transport = transport;
-    let session = FuseSession::mount(options, Arc::new(backend), handles).expect("a mount");
+    let backend = Arc::new(backend);
+    let (session, intake) = FuseSession::mount(options, Arc::clone(&backend), handles).expect("a mount");
+    std::thread::spawn(move || intake.run(backend));
     let found = &session.report().transport;
     assert_eq!(matches!(found, Transport::Ring { .. }), transport == FuseTransport::Ring, "{found:?}");
     println!("MOUNTED");

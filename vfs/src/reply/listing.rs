@@ -1,12 +1,9 @@
 //! Replies that fill up: directory entries are added until the kernel's buffer takes no more.
 
-use std::ffi::OsStr;
 use std::fmt;
-use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
-use fuser::{Generation, INodeNo};
 
 use super::{Inner, Reply};
 use crate::abi;
@@ -54,7 +51,7 @@ pub enum Added {
     Full,
 }
 
-/// What a reply has taken so far, where fuser does not count it: as values for a channel, or as the kernel's bytes.
+/// What a reply has taken so far: as values for a channel, or as the kernel's bytes.
 #[derive(Debug)]
 struct Taken<T> {
     entries: Vec<T>,
@@ -82,10 +79,10 @@ impl<T> Taken<T> {
 }
 
 macro_rules! listing_reply {
-    ($(#[$doc:meta])* $reply:ident, $fuse:ident, $out:ident) => {
+    ($(#[$doc:meta])* $reply:ident, $out:ident) => {
         $(#[$doc])*
         pub struct $reply {
-            reply: Reply<fuser::$fuse, Vec<$out>>,
+            reply: Reply<Vec<$out>>,
             taken: Taken<$out>,
         }
 
@@ -97,7 +94,7 @@ macro_rules! listing_reply {
                 (Self { reply, taken: Taken::new(bytes_max) }, receiver)
             }
 
-            /// A reply of at most `bytes_max` bytes that a session of our own owes.
+            /// A reply of at most `bytes_max` bytes that is owed to the kernel.
             pub(crate) fn owed(owed: Owed, bytes_max: u32) -> Self {
                 Self { reply: owed.into(), taken: Taken::new(bytes_max as usize) }
             }
@@ -105,18 +102,12 @@ macro_rules! listing_reply {
             /// Sends the entries added so far; none mean the end of the directory.
             pub fn ok(self) {
                 let Taken { entries, bytes, .. } = self.taken;
-                self.reply.send(fuser::$fuse::ok, |owed| owed.answer_with(&bytes), || entries);
+                self.reply.send(|owed| owed.answer_with(&bytes), || entries);
             }
 
             /// Answers with an error, whatever was added.
             pub fn error(self, errno: Errno) {
                 self.reply.error(errno);
-            }
-        }
-
-        impl From<fuser::$fuse> for $reply {
-            fn from(reply: fuser::$fuse) -> Self {
-                Self { reply: reply.into(), taken: Taken::new(0) }
             }
         }
 
@@ -130,18 +121,17 @@ macro_rules! listing_reply {
 
 listing_reply!(
     /// Owed to a readdir.
-    DirReply, ReplyDirectory, DirOut
+    DirReply, DirOut
 );
 listing_reply!(
     /// Owed to a readdirplus.
-    DirPlusReply, ReplyDirectoryPlus, DirPlusOut
+    DirPlusReply, DirPlusOut
 );
 
 impl DirReply {
     /// Adds an entry if it fits.
     pub fn add(&mut self, ino: u64, offset: u64, kind: FileKind, name: &[u8]) -> Added {
         match &mut self.reply.inner {
-            Some(Inner::Fuse(fuse)) => added(fuse.add(INodeNo(ino), offset, kind.into(), OsStr::from_bytes(name))),
             Some(Inner::Owed(_)) => self.taken.push(DIRENT_BYTES, name, |taken| {
                 abi::push_dirent(&mut taken.bytes, ino, offset, kind, name);
             }),
@@ -156,14 +146,6 @@ impl DirPlusReply {
     /// Adds an entry if it fits; the kernel then counts a lookup, but for `.` and `..`.
     pub fn add(&mut self, offset: u64, name: &[u8], attr: &Attr, ttl: Duration) -> Added {
         match &mut self.reply.inner {
-            Some(Inner::Fuse(fuse)) => added(fuse.add(
-                INodeNo(attr.id.ino),
-                offset,
-                OsStr::from_bytes(name),
-                &ttl,
-                &attr.into(),
-                Generation(attr.id.generation()),
-            )),
             Some(Inner::Owed(_)) => self.taken.push(DIRENT_PLUS_BYTES, name, |taken| {
                 abi::push_direntplus(&mut taken.bytes, offset, name, attr, ttl);
             }),
@@ -172,9 +154,4 @@ impl DirPlusReply {
             }),
         }
     }
-}
-
-/// `fuser` says whether the buffer was full.
-fn added(full: bool) -> Added {
-    if full { Added::Full } else { Added::Yes }
 }

@@ -15,7 +15,7 @@ pub(crate) const QUEUE_ENTRIES: usize = 16;
 const QUEUE_ENTRIES_AWAY: usize = 2;
 
 /// Bounds the threads of one mount; CPUs beyond share them.
-const THREADS_MAX: usize = 64;
+pub(crate) const THREADS_MAX: usize = 64;
 
 /// The queues of one thread.
 #[derive(Debug, Clone, PartialEq, Eq)]

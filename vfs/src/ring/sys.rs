@@ -280,7 +280,7 @@ impl Commands {
 
 /// A thread with a ring. Dropping it waits for the thread's end.
 #[derive(Debug)]
-pub(super) struct Thread {
+pub(crate) struct Thread {
     thread: Option<JoinHandle<io::Result<()>>>,
     /// Kept until the thread has ended: see [`Commands::push`].
     _memory: Arc<Memory>,
@@ -300,7 +300,7 @@ impl Thread {
     }
 
     /// Waits for the thread's end; a panic is an error.
-    pub(super) fn join(mut self) -> io::Result<()> {
+    pub(crate) fn join(mut self) -> io::Result<()> {
         self.end()
     }
 

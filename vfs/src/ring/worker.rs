@@ -7,10 +7,10 @@ use crossbeam_channel::Receiver;
 
 use super::slot::{Answered, Returns, Slot};
 use super::sys::{Commands, Completion, Lease};
-use crate::device::Stop;
-use crate::fuse::Backend;
+use crate::backend::Backend;
 use crate::owed::Owed;
 use crate::serve::Edge;
+use crate::server::Stop;
 
 /// Whether the kernel took the entries, or what it refused one with.
 pub(super) type Registered = Result<(), io::Error>;

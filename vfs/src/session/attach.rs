@@ -62,9 +62,6 @@ pub enum MountError {
     /// The device or the mountpoint may not be used by this user (caller's).
     #[error("permission denied: {0}")]
     PermissionDenied(String),
-    /// The number of reader threads is not within `1..=`[`super::READER_THREADS_MAX`] (caller's).
-    #[error("{0} reader threads are not within 1..={max}", max = super::READER_THREADS_MAX)]
-    ReaderThreads(usize),
     /// The source holds a NUL byte, which no mount option can carry (caller's).
     #[error("the mount's source holds a NUL byte")]
     Source,
@@ -215,9 +212,4 @@ fn receive_device(socket: &OwnedFd) -> rustix::io::Result<Option<OwnedFd>> {
         _ => None,
     });
     Ok(device)
-}
-
-/// Says whether this process may open the device itself, which an own queue per reader needs.
-pub(super) fn may_open_device() -> bool {
-    OpenOptions::new().read(true).write(true).open(DEVICE).is_ok()
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use crate::attr::{Attr, FileId, FileKind, Timestamp};
 use crate::call::{HeldOpen, Notice, NoticeScope};
+use crate::device::Taken;
 use crate::handle::{HandlePublisher, OpenView};
 use crate::op::Op;
 use crate::reply::{DataReply, OpenReply};
@@ -135,10 +136,13 @@ impl Mounted {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let handles = HandlePublisher::new(4);
         let mut options = MountOptions::new(folder.path());
-        options.reader_threads = 1;
         options.transport = transport;
         let switch = (transport == FuseTransport::Ring).then(switch::on).flatten();
-        let session = FuseSession::mount(options, Arc::clone(&backend), handles.table()).expect("a mount");
+        let (session, intake) = FuseSession::mount(options, Arc::clone(&backend), handles.table()).expect("a mount");
+        std::thread::spawn({
+            let backend = Arc::clone(&backend);
+            move || intake.run(backend)
+        });
         let found = &session.report().transport;
         assert_eq!(matches!(found, Transport::Ring { .. }), switch.is_some(), "{found:?}");
         Self { session, backend, handles, folder }
@@ -232,6 +236,19 @@ fn a_panic_in_the_backend_ends_the_session_and_leaves_nothing_mounted() {
         assert_eq!(left, None);
         file.read_at(&mut [0; 16], 0).expect_err("nobody serves it, and it does not hang");
     }
+}
+
+#[test]
+fn a_mount_whose_requests_nobody_takes_any_more_goes() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let options = MountOptions::new(folder.path());
+    let handles = HandlePublisher::new(1).table();
+    let (session, mut intake) = FuseSession::mount(options, OneFile::new(false), handles).expect("a mount");
+    assert!(!matches!(intake.take(), Taken::End), "it is served, whoever looks at it already");
+    drop(intake);
+    let end = session.wait_timeout(PATIENCE);
+    assert!(matches!(end, Some(SessionEnd::Failed(_))), "{end:?}");
+    assert_eq!(mounts::topmost_at(folder.path()).expect("a mount table"), None);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 
 use tempfile::TempDir;
-use vfs::session::{FuseSession, FuseTransport, MountOptions, Transport};
+use vfs::session::{FuseSession, FuseTransport, MountError, MountOptions, Transport};
 use vfs::unmount::{Lazy, unmount};
 
 use share::{Server, Share};
@@ -85,7 +85,7 @@ pub fn mount(mut options: MountOptions, server: &Arc<Server>) -> FuseSession {
         options.transport = FuseTransport::Ring;
     }
     let _switch = switch_on();
-    let session = FuseSession::mount(options, Arc::clone(server), share::no_handles()).expect("a mount");
+    let session = attempt(options, server).expect("a mount");
     match &session.report().transport {
         Transport::Ring { .. } => assert!(is_for_ring()),
         Transport::Device { ring_unavailable: None } => assert!(!is_for_ring()),
@@ -95,6 +95,14 @@ pub fn mount(mut options: MountOptions, server: &Arc<Server>) -> FuseSession {
         }
     }
     session
+}
+
+/// Mounts, and serves from a thread of its own what comes by the device.
+pub fn attempt(options: MountOptions, server: &Arc<Server>) -> Result<FuseSession, MountError> {
+    let (session, intake) = FuseSession::mount(options, Arc::clone(server), share::no_handles())?;
+    let server = Arc::clone(server);
+    std::thread::spawn(move || intake.run(server));
+    Ok(session)
 }
 
 /// The line of `/proc/mounts` for what is mounted at `path`.

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use vfs::fuse::Backend;
+use vfs::backend::Backend;
 use vfs::handle::{HandleTable, OpenView};
 use vfs::reply::Added;
 use vfs::{Attr, DataReply, Errno, FileId, FileKind, Op, StatFs, Timestamp, Tree, TreeOptions};
