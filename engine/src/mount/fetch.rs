@@ -195,11 +195,11 @@ impl Fetches {
         let read = ReadId(self.read_next);
         self.read_next += 1;
         self.reads.insert(read, Read { reply: op.reply, offset: op.offset, end, missing: 0, parts: BTreeMap::new() });
-        let reader = self.l1.reader();
         for index in first..=last {
             let key = ChunkKey { file: op.ino, version: op.version, index, class };
             let begin = u64::from(index) * bytes;
-            if let Some(frame) = reader.peek(&key).filter(|frame| begin + frame.len() as u64 >= end.min(begin + bytes))
+            if let Some(frame) =
+                self.reader.peek(&key).filter(|frame| begin + frame.len() as u64 >= end.min(begin + bytes))
             {
                 waiting(&mut self.reads, read).parts.insert(begin, Part::Frame(frame));
                 continue;
@@ -253,14 +253,13 @@ impl Fetches {
         (ino, version, size): (u64, u64, u64),
         chunks: &[u64],
     ) {
-        let reader = self.l1.reader();
         for &chunk in chunks.iter().take(AHEAD_MAX) {
             let Ok(index) = u32::try_from(chunk) else { return };
             let key = ChunkKey { file: ino, version, index, class: FrameClass::Large };
             if self.fetches.len() >= AHEAD_FETCHES_MAX || chunk * key.class.bytes() as u64 >= size {
                 return;
             }
-            if reader.peek(&key).is_none() && self.flights.lead(key) == Ok(true) {
+            if self.reader.peek(&key).is_none() && self.flights.lead(key) == Ok(true) {
                 self.begin(now, client, node, file, key, ino, size);
             }
         }

@@ -69,7 +69,7 @@ impl<B: Backend> Worker<B> {
                     Completion::Woken => self.commands.arm_wake(self.returns.wake()),
                     Completion::Stop => return Ok(()),
                     Completion::Refused(error) => match error.raw_os_error() {
-                        // The connection is going; the reader of the device learns of it, too, and ends the session.
+                        // The connection is going; who reads the device learns of it, too, and ends the session.
                         Some(libc::ENOTCONN | libc::ECONNABORTED | libc::ECANCELED) => {}
                         // This entry is lost to its queue, which must not dry up under the processes that use it.
                         _ => return Err(error),
