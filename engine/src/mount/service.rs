@@ -372,6 +372,7 @@ impl Service for MountService {
                     for (ino, nlookup) in ones {
                         self.on_op(now, Op::Forget { ino, nlookup });
                     }
+                    is_asked = true;
                 }
                 Taken::Answered => {}
                 Taken::Nothing => break,
