@@ -60,8 +60,8 @@ pub enum FuseTransport {
 
 /// What [`FuseTransport::Auto`] stands for.
 ///
-/// Measured on Linux 6.18 with two CPUs, the ring answers more from memory and less from the shard, which is where most
-/// of a mount's requests are answered; a single reader's stream gains nothing. The table is in
+/// Measured on Linux 6.18 with two CPUs, the ring answers more small requests from memory and fewer by the shard, which is
+/// where most of a mount's requests are answered; a single reader's stream loses. The table is in
 /// docs/design/0012-fuse-over-io-uring.md.
 const AUTO: FuseTransport = FuseTransport::Device;
 

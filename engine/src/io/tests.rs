@@ -496,14 +496,20 @@ fn is_readable(door: &mut Door) -> bool {
     found
 }
 
+/// The ends of an empty pipe that the door watches.
+fn watched_pipe(door: &mut Door) -> (Arc<OwnedFd>, OwnedFd) {
+    let (reader, writer) = rustix::pipe::pipe().expect("a pipe");
+    let reader = Arc::new(reader);
+    door.io.watch(Arc::clone(&reader)).expect("a pipe can be watched");
+    assert!(!is_readable(door), "it is empty");
+    (reader, writer)
+}
+
 #[test]
 fn a_watched_file_is_told_of_while_it_can_be_read_and_when_it_ends() {
     on_both(|mode| {
         let mut door = Door::local(mode, SMALL);
-        let (reader, writer) = rustix::pipe::pipe().expect("a pipe");
-        let reader = Arc::new(reader);
-        door.io.watch(Arc::clone(&reader)).expect("a pipe can be watched");
-        assert!(!is_readable(&mut door), "it is empty");
+        let (reader, writer) = watched_pipe(&mut door);
         rustix::io::write(&writer, b"ab").expect("room");
         assert!(matches!(door.next(), Completion::Readable), "a wait ends by it");
         assert!(is_readable(&mut door), "nobody read it");
@@ -522,10 +528,7 @@ fn a_watched_file_is_told_of_while_it_can_be_read_and_when_it_ends() {
 fn a_look_that_is_under_way_is_not_told_of_once_the_watch_is_over() {
     on_both(|mode| {
         let mut door = Door::local(mode, SMALL);
-        let (reader, writer) = rustix::pipe::pipe().expect("a pipe");
-        let reader = Arc::new(reader);
-        door.io.watch(Arc::clone(&reader)).expect("a pipe can be watched");
-        assert!(!is_readable(&mut door), "it is empty");
+        let (reader, writer) = watched_pipe(&mut door);
         door.io.unwatch().expect("it was watched");
         rustix::io::write(&writer, b"a").expect("room");
         assert!(!is_readable(&mut door), "nothing is watched");
