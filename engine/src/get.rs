@@ -5,7 +5,7 @@
 //! interrupted run left is checked against the host's hash of the same bytes and gone on from.
 //!
 //! ```text
-//!   directories ── List ──▶ files ── Open(+bytes, hash) ──▶ small: written, renamed
+//!   directories ── List ──▶ files ── Open(+bytes, hash) ──▶ small: written, linked
 //!                                        └─ large: Read … Read ▶ part file ── Hash equal ▶ renamed
 //! ```
 //!
@@ -70,6 +70,13 @@ struct Item {
     tries: u32,
 }
 
+/// A directory that was met.
+struct Directory {
+    item: Item,
+    /// Made by this run, so that its files cannot be there yet.
+    is_new: bool,
+}
+
 enum Purpose {
     List { item: usize, pages: Pages },
     Open(Box<Item>),
@@ -86,7 +93,7 @@ struct Get<'a> {
     tag_next: u64,
     waiting: BTreeMap<u64, Purpose>,
     /// Every directory met, for the modes and times set at the end.
-    directories: Vec<Item>,
+    directories: Vec<Directory>,
     /// Directories with pages still to ask for.
     to_list: VecDeque<(usize, u64, Pages)>,
     to_open: VecDeque<Item>,
@@ -142,7 +149,7 @@ pub fn get(
         links: Vec::new(),
         tally: Tally::new(begun_at),
     };
-    get.meet(Item { source: options.source, target: top, attr, tries: 0 })?;
+    get.meet(Item { source: options.source, target: top, attr, tries: 0 }, false)?;
     get.run(progress)?;
     get.finish()?;
     Ok(get.tally.into_summary(begun_at.elapsed()))
@@ -177,7 +184,7 @@ impl Get<'_> {
         while self.lists < lists_max && self.to_open.len() < BACKLOG_MAX {
             let Some((item, cursor, pages)) = self.to_list.pop_front() else { break };
             self.lists += 1;
-            let path = self.directories[item].source.clone();
+            let path = self.directories[item].item.source.clone();
             self.ask(Ask::List { path, cursor, entries_max: PAGE_ENTRIES_MAX }, Purpose::List { item, pages });
         }
         while self.opens < OPENS_MAX && self.to_copy.len() < LARGE_MAX {
@@ -246,7 +253,7 @@ impl Get<'_> {
     }
 
     fn fail(&mut self, directory: usize, error: Option<CallError>) {
-        let source = self.directories[directory].source.clone();
+        let source = self.directories[directory].item.source.clone();
         self.tally.fail(&source, error);
     }
 
@@ -262,13 +269,13 @@ impl Get<'_> {
             Ok(Next::End) => {}
             // What came before is copied; the rest of such a directory is nobody's.
             Err(error) => {
-                let source = self.directories[item].source.clone();
+                let source = self.directories[item].item.source.clone();
                 self.tally.fail_because(&source, &error.to_string());
                 return Ok(());
             }
         }
         for entry in entries {
-            let directory = &self.directories[item];
+            let Directory { item: directory, is_new } = &self.directories[item];
             let join =
                 |base: &[u8]| if base.is_empty() { entry.name.clone() } else { [base, b"/", &entry.name].concat() };
             let item = Item {
@@ -277,25 +284,25 @@ impl Get<'_> {
                 attr: entry.attr.into(),
                 tries: 0,
             };
-            self.meet(item)?;
+            let is_new = *is_new;
+            self.meet(item, is_new)?;
         }
         Ok(())
     }
 
-    /// Decides what becomes of something found on the host.
-    fn meet(&mut self, item: Item) -> Result<(), EngineError> {
+    /// Decides what becomes of something found on the host; `is_new`: it cannot be here yet.
+    fn meet(&mut self, item: Item, is_new: bool) -> Result<(), EngineError> {
         match item.attr.kind {
             RemoteKind::Directory => {
-                if let Err(error) = self.local.make_directory(&item.target) {
-                    return Err(self.local.explain(&item.target, error));
-                }
-                self.directories.push(item);
+                let made = self.local.make_directory(&item.target);
+                let is_new = made.map_err(|error| self.local.explain(&item.target, error))?;
+                self.directories.push(Directory { item, is_new });
                 self.to_list.push_back((self.directories.len() - 1, 0, Pages::new(LISTING_ENTRIES_MAX)));
             }
             RemoteKind::File => {
                 self.tally.files_total += 1;
                 self.tally.bytes_total += item.attr.size;
-                if self.local.is_same(&item.target, &item.attr) {
+                if !is_new && self.local.is_same(&item.target, &item.attr) {
                     self.tally.resumed(item.attr.size);
                 } else {
                     self.to_open.push_back(item);
@@ -404,7 +411,7 @@ impl Get<'_> {
                 Err(error) => return Err(self.local.explain(&item.target, error)),
             }
         }
-        for item in self.directories.iter().rev() {
+        for Directory { item, .. } in self.directories.iter().rev() {
             self.local
                 .finish_directory(&item.target, &item.attr)
                 .map_err(|error| self.local.explain(&item.target, error))?;

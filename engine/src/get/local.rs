@@ -20,6 +20,8 @@ pub(super) struct Local {
     root: Arc<OwnedFd>,
     shown: PathBuf,
     open: VecDeque<(Vec<u8>, Arc<OwnedFd>)>,
+    /// Whether files can be written without a name and linked to one: not on every file system, nor for every user.
+    unnamed: bool,
 }
 
 /// Where a single file goes: the directory to open and the name in it.
@@ -46,7 +48,7 @@ impl Local {
         std::fs::create_dir_all(target).map_err(failed)?;
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let root = fs::openat(CWD, target, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
-        Ok(Self { root: Arc::new(root), shown: target.to_owned(), open: VecDeque::new() })
+        Ok(Self { root: Arc::new(root), shown: target.to_owned(), open: VecDeque::new(), unnamed: true })
     }
 
     /// Names what could not be done locally, with the remedy where one is known.
@@ -91,14 +93,15 @@ impl Local {
         }
     }
 
-    pub(super) fn make_directory(&mut self, path: &[u8]) -> Result<(), Errno> {
+    /// Sees to it that a directory is there; true where it was not, so that nothing can be in it.
+    pub(super) fn make_directory(&mut self, path: &[u8]) -> Result<bool, Errno> {
         if path.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let (parent, name) = self.parent_of(path)?;
         match fs::mkdirat(&parent, name, Mode::RWXU) {
-            Ok(()) => Ok(()),
-            Err(Errno::EXIST) => self.directory(path).map(drop),
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => self.directory(path).map(|_| false),
             Err(errno) => Err(errno),
         }
     }
@@ -115,15 +118,25 @@ impl Local {
         })
     }
 
-    /// Writes a whole small file beside its place, then puts it there.
+    /// Writes a whole small file where nobody sees it, then puts it in its place.
     pub(super) fn write_small(&mut self, path: &[u8], attr: &RemoteAttr, data: &[u8]) -> Result<(), Errno> {
         let (parent, name) = self.parent_of(path)?;
+        if self.unnamed {
+            match write_unnamed(&parent, name, attr, data) {
+                Ok(()) => return Ok(()),
+                // Something is there, to be replaced in one step: a link cannot, a renaming can.
+                Err(Errno::EXIST) => {}
+                Err(errno @ (Errno::NOSPC | Errno::DQUOT)) => return Err(errno),
+                Err(errno) => {
+                    tracing::debug!(%errno, "files are written under a name for parts");
+                    self.unnamed = false;
+                }
+            }
+        }
         let part = part_name(name);
         let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = fs::openat(&parent, &part[..], flags, Mode::RUSR | Mode::WUSR)?;
-        let mut file = File::from(file);
-        file.write_all(data).map_err(|error| errno_of(&error))?;
-        dress(&file, attr)?;
+        fill(file, attr, data)?;
         fs::renameat(&parent, &part[..], &parent, name)
     }
 
@@ -177,6 +190,24 @@ impl Local {
     }
 }
 
+/// Writes a file that has no name until it is whole (`O_TMPFILE`, open(2)): a copy that is killed leaves none behind.
+///
+/// # Errors
+/// `EEXIST` where the name is taken; whatever open(2) and linkat(2) say where this way is not to be had.
+fn write_unnamed(parent: &OwnedFd, name: &[u8], attr: &RemoteAttr, data: &[u8]) -> Result<(), Errno> {
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = fill(fs::openat(parent, c".", flags, Mode::RUSR | Mode::WUSR)?, attr, data)?;
+    // For a file that this very process opened the kernel allows it without privilege since Linux 6.10.
+    fs::linkat(&file, c"", parent, name, AtFlags::EMPTY_PATH)
+}
+
+fn fill(file: OwnedFd, attr: &RemoteAttr, data: &[u8]) -> Result<File, Errno> {
+    let mut file = File::from(file);
+    file.write_all(data).map_err(|error| errno_of(&error))?;
+    dress(&file, attr)?;
+    Ok(file)
+}
+
 /// A name for the unfinished file beside its place: fixed length, so that it fits wherever the name does.
 fn part_name(name: &[u8]) -> Vec<u8> {
     let hash = blake3::hash(name).to_hex();
@@ -212,6 +243,7 @@ pub(super) fn errno_of(error: &std::io::Error) -> Errno {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::MetadataExt;
 
     #[test]
     fn part_names_fit_beside_the_longest_name() {
@@ -236,5 +268,32 @@ mod tests {
         assert!(local.make_directory(b"d").is_err());
         assert!(local.open_large(b"d/x").is_err());
         assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+    }
+    fn attr(size: u64) -> RemoteAttr {
+        let kind = crate::remote::RemoteKind::File;
+        RemoteAttr { kind, mode: 0o640, uid: 7, gid: 7, nlink: 1, size, mtime_s: 1_000, mtime_ns: 5, version: 1 }
+    }
+
+    #[test]
+    fn small_files_come_whole_and_replace_what_is_there_in_either_way() {
+        for unnamed in [true, false] {
+            let inside = tempfile::tempdir().unwrap();
+            let outside = tempfile::NamedTempFile::new().unwrap();
+            let mut local = Local::open(inside.path()).unwrap();
+            local.unnamed = unnamed;
+            assert_eq!((local.make_directory(b"d"), local.make_directory(b"d")), (Ok(true), Ok(false)));
+            std::os::unix::fs::symlink(outside.path(), inside.path().join("d/link")).unwrap();
+            std::fs::write(inside.path().join("d/old"), b"older and longer").unwrap();
+            for name in ["d/new", "d/old", "d/link"] {
+                local.write_small(name.as_bytes(), &attr(4), b"news").unwrap();
+                let path = inside.path().join(name);
+                assert_eq!(std::fs::read(&path).unwrap(), b"news");
+                let found = std::fs::symlink_metadata(&path).unwrap();
+                assert_eq!((found.is_file(), found.mode() & 0o7777, found.mtime()), (true, 0o640, attr(4).mtime_s));
+                assert!(local.is_same(name.as_bytes(), &attr(4)));
+            }
+            assert_eq!(std::fs::read(outside.path()).unwrap(), b"", "a link's target is left alone");
+            assert_eq!(std::fs::read_dir(inside.path().join("d")).unwrap().count(), 3, "no parts are left");
+        }
     }
 }

@@ -1,12 +1,13 @@
 //! The share itself: resolution beneath the root, attributes, links, opening.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, Statx, fcntl_setfl, fstatfs, openat, openat2, readlinkat};
 use rustix::io::Errno;
+use rustix::path::DecInt;
 
 use super::attr::{Attr, FileId, FileKind, Origin, device, statx_fd};
 use super::error::{FsError, ShareError};
@@ -47,10 +48,12 @@ pub enum Blocking {
 
 /// One folder, served.
 ///
-/// Cost: one descriptor, up to `PARKED_MAX` more for listings under way, and one for each file whose windows are kept. All calls take `&self`
+/// Cost: two descriptors, up to `PARKED_MAX` more for listings under way, and one for each file whose windows are kept. All calls take `&self`
 /// from any thread.
 pub struct Share {
     root: OwnedFd,
+    /// `/proc/self/fd` of this very process and of procfs, whatever is mounted over it later: see [`Share::reopen`].
+    descriptors: OwnedFd,
     pub(super) origin: Origin,
     pub(super) parked: Mutex<VecDeque<DirStream>>,
     /// Of the file system of the root.
@@ -90,8 +93,18 @@ impl Share {
         let root = openat(CWD, path, flags, Mode::empty()).map_err(|errno| explain(path, errno.into()))?;
         let stat = statx_fd(&root).map_err(|error| explain(path, error))?;
         let storage = Storage::of(&root);
-        let share =
-            Self { root, origin: Origin::new(&stat), parked: Mutex::default(), storage, keeper: Arc::default() };
+        let descriptors = openat(CWD, c"/proc/self/fd", flags, Mode::empty())
+            .ok()
+            .filter(|fd| kernel_fs::is_proc(fd) == Ok(true))
+            .ok_or(ShareError::NoProc)?;
+        let share = Self {
+            root,
+            descriptors,
+            origin: Origin::new(&stat),
+            parked: Mutex::default(),
+            storage,
+            keeper: Arc::default(),
+        };
         share.check_environment(path)?;
         Ok(share)
     }
@@ -105,10 +118,6 @@ impl Share {
             Ok(_) | Err(Errno::AGAIN) => {}
             Err(Errno::ACCESS) => return Err(ShareError::Denied(path.into())),
             Err(errno) => return Err(ShareError::NoOpenat2(errno.into())),
-        }
-        let proc = openat(CWD, c"/proc", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
-        if !proc.is_ok_and(|proc| kernel_fs::is_proc(proc) == Ok(true)) {
-            return Err(ShareError::NoProc);
         }
         self.reopen(&self.root, OFlags::DIRECTORY).map_err(io)?;
         Ok(())
@@ -157,8 +166,8 @@ impl Share {
     pub fn open_file(&self, path: &RelPath, blocking: Blocking) -> Result<OpenFile, FsError> {
         let handle = self.resolve(path, blocking, OFlags::empty())?;
         let stat = statx_fd(&handle)?;
-        let id = self.id(path, &stat);
-        match Attr::new(id, &stat).kind {
+        let attr = Attr::new(self.id(path, &stat), &stat);
+        match attr.kind {
             FileKind::File => {}
             FileKind::Directory => return Err(FsError::IS_DIRECTORY),
             FileKind::Symlink => return Err(FsError::IS_SYMLINK),
@@ -177,13 +186,12 @@ impl Share {
             // for the disk, and later wait for it inside the shard's system call.
             fcntl_setfl(&file, status)?;
         }
-        let opened = statx_fd(&file)?;
-        let inode = (device(&opened), opened.stx_ino);
-        if inode != (device(&stat), stat.stx_ino) {
-            return Err(FsError::STALE); // /proc was covered by another mount
-        }
-        let storage = self.origin.holds(&opened).then_some(self.storage);
-        Ok(OpenFile::new(file, Attr::new(id, &opened), inode, storage, Arc::clone(&self.keeper)))
+        let inode = (device(&stat), stat.stx_ino);
+        let storage = self.origin.holds(&stat).then_some(self.storage);
+        // Where a server stands behind it, only an opening makes it tell what the file is now (close-to-open, nfs(5)).
+        let attr =
+            if storage.is_some_and(Storage::has_true_inodes) { attr } else { Attr::new(attr.id, &statx_fd(&file)?) };
+        Ok(OpenFile::new(file, attr, inode, storage, Arc::clone(&self.keeper)))
     }
 
     /// Space and inodes of the file system the root lies on.
@@ -235,13 +243,13 @@ impl Share {
         }
     }
 
-    /// Opens for reading exactly the inode that `handle` holds; also returns the status flags that fcntl(2) can set, as
-    /// they are without those asked for in addition.
+    /// Opens for reading exactly the inode that `handle` holds, by its link in procfs (proc_pid_fd(5)); also returns the
+    /// status flags that fcntl(2) can set, as they are without those asked for in addition.
     pub(super) fn reopen(&self, handle: &OwnedFd, extra: OFlags) -> Result<(OwnedFd, OFlags), FsError> {
-        let name = format!("/proc/self/fd/{}", handle.as_raw_fd());
+        let name = || DecInt::from_fd(handle);
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | extra;
-        match openat(CWD, &name, flags | OFlags::NOATIME, Mode::empty()) {
-            Err(Errno::PERM) => Ok((openat(CWD, &name, flags, Mode::empty())?, OFlags::empty())),
+        match openat(&self.descriptors, name(), flags | OFlags::NOATIME, Mode::empty()) {
+            Err(Errno::PERM) => Ok((openat(&self.descriptors, name(), flags, Mode::empty())?, OFlags::empty())),
             opened => Ok((opened?, OFlags::NOATIME)),
         }
     }
