@@ -213,7 +213,7 @@ pub struct MountArguments {
 /// What a mount keeps in memory.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct MemoryFlags {
-    /// Memory for file contents, in MiB [default: 512]
+    /// Memory for file contents, in MiB; a larger file takes a tenth of it [default: 512]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     pub ram_cache_mb: Option<u32>,
     /// What the kernel reads ahead of a reader, in KiB [default: 4096 where permitted]

@@ -13,12 +13,20 @@
 //!   new, its name in ghost ─────────────────────▶ main       evicted
 //! ```
 //!
-//! Two departures. Sizes are counted in units, since frames come in two classes. A chunk that a reader holds at its
-//! turn is passed over (from small it moves to main): evicting it would cost a later hit and free no memory now.
+//! Three departures. Sizes are counted in units, since frames come in two classes. A chunk that a reader holds at its
+//! turn is passed over (from small it moves to main): evicting it would cost a later hit and free no memory now. And a
+//! pass over a file that is larger than the whole cache has a queue of its own, scan, of the size of small: once that is
+//! full, what was read gives way to what comes next, even while other memory is free. Such a pass would push out its own
+//! first chunks before they could be read again, and touch all of the memory to no purpose (PostgreSQL's ring for bulk
+//! reads, src/backend/storage/buffer/README, is the same thought). Its names are remembered as those of small are, so what
+//! comes again soon enters main.
 #![forbid(unsafe_code)]
 
 /// The small queue's share of the cache, one part in ten (SOSP'23, section 4.2.1: 10 % suits most traces).
 const SMALL_SHARE: u64 = 10;
+/// Chunks of scan looked at for one that was read. The first is, unless many passes go on side by side, each with chunks
+/// fetched ahead.
+const SCAN_LOOKS_MAX: usize = 64;
 /// A chunk leaves small for main if touched more often than this (Algorithm 1, line 20).
 const TOUCHES_TO_STAY: u8 = 1;
 /// Held chunks passed over before [`S3Fifo::victim`] stops disturbing the queues' order and just searches.
@@ -45,6 +53,7 @@ enum Queue {
     Out,
     Small,
     Main,
+    Scan,
 }
 
 /// A slot's links in the queue it is in.
@@ -74,7 +83,9 @@ pub(super) struct S3Fifo {
     nodes: Box<[Node]>,
     small: Fifo,
     main: Fifo,
+    scan: Fifo,
     ghosts: Ghosts,
+    units: u64,
     small_units_target: u64,
 }
 
@@ -86,15 +97,23 @@ impl S3Fifo {
             nodes: vec![node; slots as usize].into_boxed_slice(),
             small: Fifo::EMPTY,
             main: Fifo::EMPTY,
+            scan: Fifo::EMPTY,
             ghosts: Ghosts::new(slots),
+            units: slots.into(),
             small_units_target: u64::from(slots) / SMALL_SHARE,
         }
     }
 
-    /// Enters a new chunk: into main if its name is remembered, else into small.
-    pub(super) fn admit(&mut self, slot: u32, units: u32, hash: u64) {
+    /// Enters a new chunk: into main if its name is remembered, else into small, or into scan.
+    pub(super) fn admit(&mut self, slot: u32, units: u32, hash: u64, is_scan: bool) {
         debug_assert_eq!(self.nodes[slot as usize].queue, Queue::Out);
-        let queue = if self.ghosts.take(hash, self.len()) { Queue::Main } else { Queue::Small };
+        // Names are remembered for as many evictions as there are chunks, or would be if a pass took all the memory.
+        let length = if is_scan { self.len().max((self.units / u64::from(units)) as usize) } else { self.len() };
+        let queue = match (self.ghosts.take(hash, length), is_scan) {
+            (true, _) => Queue::Main,
+            (false, true) => Queue::Scan,
+            (false, false) => Queue::Small,
+        };
         self.nodes[slot as usize].units = units;
         self.push(slot, queue);
     }
@@ -104,9 +123,9 @@ impl S3Fifo {
         self.unlink(slot);
     }
 
-    /// Takes out a chunk that was evicted; if it was still in small, its name is remembered.
+    /// Takes out a chunk that was evicted; if it was not in main, its name is remembered.
     pub(super) fn evicted(&mut self, slot: u32, hash: u64) {
-        if self.unlink(slot) == Queue::Small {
+        if self.unlink(slot) != Queue::Main {
             self.ghosts.remember(hash);
         }
     }
@@ -117,17 +136,33 @@ impl S3Fifo {
         self.push(slot, Queue::Main);
     }
 
-    /// Counts the chunks in small and main.
+    /// Counts the chunks in the queues.
     pub(super) fn len(&self) -> usize {
-        self.small.frames + self.main.frames
+        self.small.frames + self.main.frames + self.scan.frames
+    }
+
+    /// Picks the oldest chunk of scan that was read and that nobody holds, if scan has more than its share.
+    pub(super) fn scan_victim(&self, residents: &impl Residents) -> Option<u32> {
+        let is_over = self.scan.units > self.small_units_target;
+        let is_done = |slot: &u32| residents.touches(*slot) > 0 && !residents.is_pinned(*slot);
+        self.walk(self.scan.oldest).take(if is_over { SCAN_LOOKS_MAX } else { 0 }).find(is_done)
     }
 
     /// Picks the chunk to evict next; it stays queued until [`evicted`](Self::evicted) or [`defer`](Self::defer).
     ///
     /// `None` means that a reader holds every chunk. Cost: amortised O(1); O(len) if nearly all are held.
     pub(super) fn victim(&mut self, residents: &impl Residents) -> Option<u32> {
+        if let Some(slot) = self.scan_victim(residents) {
+            return Some(slot);
+        }
+        // Read or not: passes have no more than their share where others need the memory.
+        if self.scan.units > self.small_units_target
+            && let Some(slot) = self.walk(self.scan.oldest).find(|&slot| !residents.is_pinned(slot))
+        {
+            return Some(slot);
+        }
         let mut passed_over = 0;
-        for _ in 0..TURNS_PER_FRAME * self.len() {
+        for _ in 0..TURNS_PER_FRAME * (self.small.frames + self.main.frames) {
             let from_small = self.main.frames == 0 || self.small.units > self.small_units_target;
             let slot = if from_small { self.small.oldest } else { self.main.oldest };
             let touches = residents.touches(slot);
@@ -150,19 +185,22 @@ impl S3Fifo {
         self.oldest_first().find(|&slot| !residents.is_pinned(slot))
     }
 
-    /// Walks small, then main, from the old ends.
+    /// Walks scan, small, then main, from the old ends.
     fn oldest_first(&self) -> impl Iterator<Item = u32> {
-        let walk = |oldest: u32| {
-            let real = |slot: u32| (slot != NONE).then_some(slot);
-            std::iter::successors(real(oldest), move |&slot| real(self.nodes[slot as usize].newer))
-        };
-        walk(self.small.oldest).chain(walk(self.main.oldest))
+        [&self.scan, &self.small, &self.main].into_iter().flat_map(|fifo| self.walk(fifo.oldest))
+    }
+
+    /// Walks one queue from its old end.
+    fn walk(&self, oldest: u32) -> impl Iterator<Item = u32> {
+        let real = |slot: u32| (slot != NONE).then_some(slot);
+        std::iter::successors(real(oldest), move |&slot| real(self.nodes[slot as usize].newer))
     }
 
     fn fifo(&mut self, queue: Queue) -> &mut Fifo {
         match queue {
             Queue::Small => &mut self.small,
             Queue::Main => &mut self.main,
+            Queue::Scan => &mut self.scan,
             Queue::Out => unreachable!("a slot outside the queues has no fifo"),
         }
     }
@@ -297,7 +335,7 @@ mod tests {
     fn filled(slots: u32) -> (S3Fifo, Fake) {
         let mut policy = S3Fifo::new(slots);
         for slot in 0..slots {
-            policy.admit(slot, 1, hash(slot));
+            policy.admit(slot, 1, hash(slot), false);
         }
         (policy, Fake::new(slots))
     }
@@ -324,10 +362,10 @@ mod tests {
     fn a_name_in_the_ghost_queue_enters_main_once() {
         let (mut policy, fake) = filled(20);
         assert_eq!(evict(&mut policy, &fake), 0);
-        policy.admit(0, 1, hash(0));
+        policy.admit(0, 1, hash(0), false);
         assert_eq!(policy.nodes[0].queue, Queue::Main);
         policy.remove(0);
-        policy.admit(0, 1, hash(0));
+        policy.admit(0, 1, hash(0), false);
         assert_eq!(policy.nodes[0].queue, Queue::Small, "a name is taken out when it is used");
     }
 
@@ -368,7 +406,7 @@ mod tests {
             let out = evict(&mut policy, &fake);
             assert!(!hot.contains(&out), "{out} is in use");
             fake.set(out, 0, false);
-            policy.admit(out, 1, hash(out) ^ hash(fake.0.borrow().len() as u32));
+            policy.admit(out, 1, hash(out) ^ hash(fake.0.borrow().len() as u32), false);
         }
     }
 
@@ -384,11 +422,51 @@ mod tests {
         assert_eq!(policy.len(), 100);
     }
 
+    /// A pass over four times the cache, of chunks that are read as they come.
+    #[test]
+    fn a_pass_over_more_than_the_cache_takes_its_share_and_no_more() {
+        let (mut policy, fake) = (S3Fifo::new(100), Fake::new(400));
+        for slot in 0..10 {
+            policy.admit(slot, 1, hash(slot), false);
+        }
+        let mut resident = Vec::new();
+        for slot in 10..100 {
+            if let Some(out) = policy.scan_victim(&fake) {
+                policy.evicted(out, hash(out));
+                resident.retain(|&slot| slot != out);
+            }
+            policy.admit(slot, 1, hash(slot), true);
+            fake.set(slot, 1, false);
+            resident.push(slot);
+        }
+        assert_eq!((policy.small.frames, policy.scan.frames), (10, 11), "one more than a tenth, and it gives way next");
+        assert_eq!(resident, (89..100).collect::<Vec<_>>(), "the newest");
+        policy.admit(20, 1, hash(20), true);
+        assert_eq!(policy.nodes[20].queue, Queue::Main, "what comes again soon stays");
+    }
+
+    #[test]
+    fn a_pass_keeps_what_is_not_read_yet_until_others_need_the_memory() {
+        let (mut policy, fake) = (S3Fifo::new(40), Fake::new(40));
+        for slot in 0..40 {
+            policy.admit(slot, 1, hash(slot), true);
+        }
+        assert_eq!(policy.scan_victim(&fake), None);
+        fake.set(7, 1, true);
+        fake.set(9, 1, false);
+        assert_eq!(policy.scan_victim(&fake), Some(9), "the first that was read and is not held");
+        assert_eq!(evict(&mut policy, &fake), 9);
+        assert_eq!(evict(&mut policy, &fake), 0, "unread, but the memory is needed");
+        (0..40).for_each(|slot| fake.set(slot, 0, true));
+        assert_eq!(policy.victim(&fake), None);
+        assert_eq!(policy.len(), 38);
+    }
+
     #[test]
     fn queues_weigh_units() {
         let mut policy = S3Fifo::new(160);
-        policy.admit(0, 16, hash(0));
-        policy.admit(16, 1, hash(16));
+        policy.admit(0, 16, hash(0), false);
+        policy.admit(16, 1, hash(16), false);
         assert_eq!((policy.small.units, policy.small.frames), (17, 2));
         policy.remove(0);
         assert_eq!((policy.small.units, policy.small.frames), (1, 1));

@@ -136,6 +136,17 @@ impl L1Writer {
         vacant.map(|vacant| FrameMut::lend(&self.lane, vacant))
     }
 
+    /// As [`allocate`](Self::allocate), for a pass over a file that is larger than the cache: once such passes have a
+    /// tenth of it, the memory of what they have read is used again before other free memory.
+    pub fn allocate_for_scan(&mut self, class: FrameClass) -> Option<FrameMut> {
+        self.collect_returned();
+        if let Some(victim) = self.policy.scan_victim(&self.lane.shared.index.slots) {
+            // If a reader came in between, the next allocation looks again.
+            self.try_evict(victim);
+        }
+        self.allocate(class)
+    }
+
     /// Publishes a filled frame's first `len` bytes under `key`, replacing an older value of the same key.
     ///
     /// Returns the frame, held. Holders of the older value keep their bytes.
@@ -143,6 +154,23 @@ impl L1Writer {
     /// # Panics
     /// If the frame came from another cache, is not of the key's class or is shorter than `len`.
     pub fn insert(&mut self, key: ChunkKey, filled: FrameMut, len: u32) -> Frame {
+        self.publish(key, filled, len, false)
+    }
+
+    /// As [`insert`](Self::insert), for what [`allocate_for_scan`](Self::allocate_for_scan) lent; `is_read`: a reader
+    /// who waited for it needs it no more.
+    ///
+    /// # Panics
+    /// As `insert`.
+    pub fn insert_for_scan(&mut self, key: ChunkKey, filled: FrameMut, len: u32, is_read: bool) -> Frame {
+        let frame = self.publish(key, filled, len, true);
+        if is_read {
+            self.index().slots.touch(frame.slot());
+        }
+        frame
+    }
+
+    fn publish(&mut self, key: ChunkKey, filled: FrameMut, len: u32, is_scan: bool) -> Frame {
         assert!(filled.is_of(&self.lane.shared), "the frame was lent by this cache");
         let hash = key.hash(self.lane.shared.seed);
         let slot = filled.slot();
@@ -160,10 +188,16 @@ impl L1Writer {
             self.counts.replacements += 1;
         }
         self.places[slot as usize] = Place { cell, hash };
-        self.policy.admit(slot, key.class.units(), hash);
+        self.policy.admit(slot, key.class.units(), hash, is_scan);
         self.counts.insertions += 1;
         self.show_counts();
         frame
+    }
+
+    /// Returns the budget: bytes of all frames together.
+    #[must_use]
+    pub fn bytes_max(&self) -> u64 {
+        u64::from(self.slabs.len()) * SLAB_BYTES as u64
     }
 
     /// Returns another reading end.

@@ -64,6 +64,8 @@ struct Fetch {
     answered_at: usize,
     /// The file's size and version as the host sent them with the data.
     found: Option<(u64, u64)>,
+    /// Part of a pass over a file that the cache cannot hold.
+    is_scan: bool,
 }
 
 /// A scattered read on its way: exactly the bytes that were asked for, for one reader.
@@ -280,7 +282,9 @@ impl Fetches {
         let bytes = key.class.bytes();
         let offset = u64::from(key.index) * bytes as u64;
         let length = usize::try_from((size - offset).min(bytes as u64)).expect("bounded by a frame");
-        let buffer = match self.l1.allocate(key.class) {
+        let is_scan = key.class == FrameClass::Large && size > self.l1.bytes_max();
+        let frame = if is_scan { self.l1.allocate_for_scan(key.class) } else { self.l1.allocate(key.class) };
+        let buffer = match frame {
             Some(frame) => Buffer::Frame(frame),
             None if self.plain() < PLAIN_MAX => Buffer::Plain(vec![0; length]),
             None => {
@@ -291,7 +295,8 @@ impl Fetches {
             }
         };
         let call = client.call(now, node, Ask::Read { file, offset, length: length as u64 });
-        self.fetches.insert(call, Fetch { key, ino, buffer, filled: 0, length, answered_at: 0, found: None });
+        let fetch = Fetch { key, ino, buffer, filled: 0, length, answered_at: 0, found: None, is_scan };
+        self.fetches.insert(call, fetch);
     }
 
     fn plain(&self) -> usize {
@@ -375,7 +380,13 @@ impl Fetches {
             // file that grew meanwhile, what was asked for is less than that version's chunk, and is not kept.
             (Buffer::Frame(frame), Some((size, version))) if fetch.filled > 0 && come == size.min(chunk_end) => {
                 let length = u32::try_from(fetch.filled).expect("bounded by a frame");
-                Part::Frame(self.l1.insert(ChunkKey { version, ..fetch.key }, frame, length))
+                let key = ChunkKey { version, ..fetch.key };
+                Part::Frame(if fetch.is_scan {
+                    let is_read = waiters.iter().filter_map(|read| self.reads.get(read)).any(|read| read.end >= come);
+                    self.l1.insert_for_scan(key, frame, length, is_read)
+                } else {
+                    self.l1.insert(key, frame, length)
+                })
             }
             (Buffer::Frame(frame), _) => Part::Plain(Arc::new(frame[..fetch.filled].to_vec())),
             (Buffer::Plain(mut bytes), _) => {
@@ -601,6 +612,20 @@ mod tests {
         let read = bench.read_in(Pattern::Scattered, old, 5 << 20, 4096);
         bench.fetches.fail_all(Errno::EIO);
         assert_eq!(read.recv().unwrap(), Err(Errno::EIO));
+    }
+
+    #[test]
+    fn a_pass_over_a_file_larger_than_the_cache_leaves_most_of_it_alone() {
+        for (chunks, kept) in [(16, 16), (17, 2)] {
+            let mut bench = Bench::new();
+            let file = (1, chunks << 20);
+            for chunk in 0..chunks {
+                let read = bench.read(file, chunk << 20, 1 << 20);
+                bench.answer(file, 1 << 20);
+                assert_eq!(read.recv().unwrap().unwrap().len(), 1 << 20);
+            }
+            assert_eq!(bench.fetches.l1.reader().stats().frames_resident, kept, "of {chunks} chunks in 16 frames");
+        }
     }
 
     #[test]
