@@ -68,12 +68,14 @@ struct Item {
     target: Vec<u8>,
     attr: RemoteAttr,
     tries: u32,
+    /// In a directory that this run made: it cannot be here yet.
+    is_new: bool,
 }
 
 /// A directory that was met.
 struct Directory {
     item: Item,
-    /// Made by this run, so that its files cannot be there yet.
+    /// Made by this run.
     is_new: bool,
 }
 
@@ -149,7 +151,7 @@ pub fn get(
         links: Vec::new(),
         tally: Tally::new(begun_at),
     };
-    get.meet(Item { source: options.source, target: top, attr, tries: 0 }, false)?;
+    get.meet(Item { source: options.source, target: top, attr, tries: 0, is_new: false })?;
     get.run(progress)?;
     get.finish()?;
     Ok(get.tally.into_summary(begun_at.elapsed()))
@@ -283,15 +285,15 @@ impl Get<'_> {
                 target: join(&directory.target),
                 attr: entry.attr.into(),
                 tries: 0,
+                is_new: *is_new,
             };
-            let is_new = *is_new;
-            self.meet(item, is_new)?;
+            self.meet(item)?;
         }
         Ok(())
     }
 
-    /// Decides what becomes of something found on the host; `is_new`: it cannot be here yet.
-    fn meet(&mut self, item: Item, is_new: bool) -> Result<(), EngineError> {
+    /// Decides what becomes of something found on the host.
+    fn meet(&mut self, item: Item) -> Result<(), EngineError> {
         match item.attr.kind {
             RemoteKind::Directory => {
                 let made = self.local.make_directory(&item.target);
@@ -302,7 +304,7 @@ impl Get<'_> {
             RemoteKind::File => {
                 self.tally.files_total += 1;
                 self.tally.bytes_total += item.attr.size;
-                if !is_new && self.local.is_same(&item.target, &item.attr) {
+                if !item.is_new && self.local.is_same(&item.target, &item.attr) {
                     self.tally.resumed(item.attr.size);
                 } else {
                     self.to_open.push_back(item);
@@ -339,7 +341,7 @@ impl Get<'_> {
             self.tally.fail_because(&item.source, "its BLAKE3 hash is not the host's");
             return Ok(());
         }
-        match self.local.write_small(&item.target, &item.attr, &data) {
+        match self.local.write_small(&item.target, &item.attr, &data, item.is_new) {
             Ok(()) => self.tally.file_done(attr.size),
             Err(error) => return Err(self.local.explain(&item.target, error)),
         }

@@ -34,6 +34,11 @@ impl Arena {
         Ok(Self { map: MmapRaw::from(map), units: slabs * UNITS_PER_SLAB })
     }
 
+    /// Counts its bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        u64::from(self.units) * UNIT_BYTES as u64
+    }
+
     /// Returns the address of a unit.
     ///
     /// Valid for reads and writes up to the end of the frame that starts there, while the arena lives; it holds

@@ -1,4 +1,4 @@
-//! Which chunk gives way: S3-FIFO, three queues and a two-bit counter.
+//! Which chunk gives way: S3-FIFO, its three queues and a two-bit counter, and a queue for passes over large files.
 //!
 //! Source: Yang, Zhang, Qiu, Yue, Rashmi, "FIFO queues are all you need for cache eviction", SOSP'23, section 4 and
 //! Algorithm 1. Readers only raise a counter ([`Slots::touch`](super::slot::Slots::touch)); the writer alone moves
@@ -11,22 +11,23 @@
 //!                    ▼                                         │   └───────┘
 //!                  evicted ─▶ ghost (names only)               ▼ otherwise
 //!   new, its name in ghost ─────────────────────▶ main       evicted
+//!
+//!   new, of a file larger than the cache ──▶ scan (10 %) ── touched once ──▶ evicted ─▶ ghost
+//!                                               ├── more than once ──▶ main
+//!                                               └── not at all, or held ──▶ small
 //! ```
 //!
 //! Three departures. Sizes are counted in units, since frames come in two classes. A chunk that a reader holds at its
 //! turn is passed over (from small it moves to main): evicting it would cost a later hit and free no memory now. And a
-//! pass over a file that is larger than the whole cache has a queue of its own, scan, of the size of small: once that is
-//! full, what was read gives way to what comes next, even while other memory is free. Such a pass would push out its own
-//! first chunks before they could be read again, and touch all of the memory to no purpose (PostgreSQL's ring for bulk
-//! reads, src/backend/storage/buffer/README, is the same thought). Its names are remembered as those of small are, so what
-//! comes again soon enters main.
+//! pass over a file that is larger than the whole cache has a queue of its own, scan, as large as small: once that is full,
+//! what was read gives way to what comes next, even while other memory is free. Such a pass would push out its own first
+//! chunks before they could be read again, and touch all of the memory to no purpose (PostgreSQL's ring for bulk reads,
+//! src/backend/storage/buffer/README, is the same thought). What was fetched ahead and is not read at its turn goes on as
+//! any other chunk.
 #![forbid(unsafe_code)]
 
 /// The small queue's share of the cache, one part in ten (SOSP'23, section 4.2.1: 10 % suits most traces).
 const SMALL_SHARE: u64 = 10;
-/// Chunks of scan looked at for one that was read. The first is, unless many passes go on side by side, each with chunks
-/// fetched ahead.
-const SCAN_LOOKS_MAX: usize = 64;
 /// A chunk leaves small for main if touched more often than this (Algorithm 1, line 20).
 const TOUCHES_TO_STAY: u8 = 1;
 /// Held chunks passed over before [`S3Fifo::victim`] stops disturbing the queues' order and just searches.
@@ -107,8 +108,8 @@ impl S3Fifo {
     /// Enters a new chunk: into main if its name is remembered, else into small, or into scan.
     pub(super) fn admit(&mut self, slot: u32, units: u32, hash: u64, is_scan: bool) {
         debug_assert_eq!(self.nodes[slot as usize].queue, Queue::Out);
-        // Names are remembered for as many evictions as there are chunks, or would be if a pass took all the memory.
-        let length = if is_scan { self.len().max((self.units / u64::from(units)) as usize) } else { self.len() };
+        // A pass leaves few chunks behind; its names are remembered as if it had filled the cache.
+        let length = if is_scan { (self.units / u64::from(units)) as usize } else { self.len() };
         let queue = match (self.ghosts.take(hash, length), is_scan) {
             (true, _) => Queue::Main,
             (false, true) => Queue::Scan,
@@ -130,10 +131,10 @@ impl S3Fifo {
         }
     }
 
-    /// Puts a victim that could not be evicted back at the new end of main.
+    /// Puts a victim that could not be evicted back at the new end of main, or of scan.
     pub(super) fn defer(&mut self, slot: u32) {
-        self.unlink(slot);
-        self.push(slot, Queue::Main);
+        let queue = if self.unlink(slot) == Queue::Scan { Queue::Scan } else { Queue::Main };
+        self.push(slot, queue);
     }
 
     /// Counts the chunks in the queues.
@@ -141,11 +142,24 @@ impl S3Fifo {
         self.small.frames + self.main.frames + self.scan.frames
     }
 
-    /// Picks the oldest chunk of scan that was read and that nobody holds, if scan has more than its share.
-    pub(super) fn scan_victim(&self, residents: &impl Residents) -> Option<u32> {
-        let is_over = self.scan.units > self.small_units_target;
-        let is_done = |slot: &u32| residents.touches(*slot) > 0 && !residents.is_pinned(*slot);
-        self.walk(self.scan.oldest).take(if is_over { SCAN_LOOKS_MAX } else { 0 }).find(is_done)
+    /// Picks the oldest chunk of scan that was read once, if scan has more than its share; it stays queued, as with
+    /// [`victim`](Self::victim). Those before it leave scan. Cost: amortised O(1).
+    pub(super) fn scan_victim(&mut self, residents: &impl Residents) -> Option<u32> {
+        while self.scan.units > self.small_units_target {
+            let slot = self.scan.oldest;
+            let touches = residents.touches(slot);
+            let queue = if touches > TOUCHES_TO_STAY {
+                residents.set_touches(slot, 0);
+                Queue::Main
+            } else if touches == 0 || residents.is_pinned(slot) {
+                Queue::Small
+            } else {
+                return Some(slot);
+            };
+            self.unlink(slot);
+            self.push(slot, queue);
+        }
+        None
     }
 
     /// Picks the chunk to evict next; it stays queued until [`evicted`](Self::evicted) or [`defer`](Self::defer).
@@ -153,12 +167,6 @@ impl S3Fifo {
     /// `None` means that a reader holds every chunk. Cost: amortised O(1); O(len) if nearly all are held.
     pub(super) fn victim(&mut self, residents: &impl Residents) -> Option<u32> {
         if let Some(slot) = self.scan_victim(residents) {
-            return Some(slot);
-        }
-        // Read or not: passes have no more than their share where others need the memory.
-        if self.scan.units > self.small_units_target
-            && let Some(slot) = self.walk(self.scan.oldest).find(|&slot| !residents.is_pinned(slot))
-        {
             return Some(slot);
         }
         let mut passed_over = 0;
@@ -245,7 +253,7 @@ impl S3Fifo {
 /// Names in a ghost bucket: half a cache line.
 const GHOST_WAYS: usize = 4;
 
-/// The names of chunks lately evicted from small: a fixed table of fingerprints with the time of their eviction.
+/// The names of chunks lately evicted from small and scan: a fixed table of fingerprints with the time of their eviction.
 ///
 /// As the paper implements it (section 4.2.3): a name lapses by age, counted in evictions, or when its bucket needs the
 /// room. 32-bit fingerprints: about one chunk in 1e9 is taken for another and enters main undeserved.
@@ -422,10 +430,10 @@ mod tests {
         assert_eq!(policy.len(), 100);
     }
 
-    /// A pass over four times the cache, of chunks that are read as they come.
+    /// Chunks that are read as they come, with memory to spare.
     #[test]
-    fn a_pass_over_more_than_the_cache_takes_its_share_and_no_more() {
-        let (mut policy, fake) = (S3Fifo::new(100), Fake::new(400));
+    fn a_pass_takes_its_share_and_no_more() {
+        let (mut policy, fake) = (S3Fifo::new(100), Fake::new(100));
         for slot in 0..10 {
             policy.admit(slot, 1, hash(slot), false);
         }
@@ -446,20 +454,45 @@ mod tests {
     }
 
     #[test]
-    fn a_pass_keeps_what_is_not_read_yet_until_others_need_the_memory() {
+    fn what_a_pass_has_not_read_or_reads_again_leaves_its_queue() {
         let (mut policy, fake) = (S3Fifo::new(40), Fake::new(40));
-        for slot in 0..40 {
+        for slot in 0..8 {
             policy.admit(slot, 1, hash(slot), true);
         }
-        assert_eq!(policy.scan_victim(&fake), None);
-        fake.set(7, 1, true);
-        fake.set(9, 1, false);
-        assert_eq!(policy.scan_victim(&fake), Some(9), "the first that was read and is not held");
-        assert_eq!(evict(&mut policy, &fake), 9);
-        assert_eq!(evict(&mut policy, &fake), 0, "unread, but the memory is needed");
-        (0..40).for_each(|slot| fake.set(slot, 0, true));
+        // Read twice; read and held; not read.
+        fake.set(0, 2, false);
+        fake.set(1, 1, true);
+        assert_eq!(policy.scan_victim(&fake), None, "four are its share");
+        let queues: Vec<Queue> = (0..8).map(|slot| policy.nodes[slot].queue).collect();
+        let (main, small, scan) = (Queue::Main, Queue::Small, Queue::Scan);
+        assert_eq!(queues, [main, small, small, small, scan, scan, scan, scan]);
+        policy.admit(8, 1, hash(8), true);
+        fake.set(4, 1, false);
+        assert_eq!(policy.scan_victim(&fake), Some(4), "read once");
+        policy.defer(4);
+        assert_eq!(policy.nodes[4].queue, Queue::Scan, "a reader was faster");
+    }
+
+    /// What was fetched ahead is needed next, what was read once long ago is not.
+    #[test]
+    fn what_a_pass_has_not_read_outlives_older_chunks_of_others() {
+        let (mut policy, fake) = (S3Fifo::new(100), Fake::new(100));
+        for slot in 0..92 {
+            policy.admit(slot, 1, hash(slot), slot >= 80);
+        }
+        assert_eq!((0..80).map(|_| evict(&mut policy, &fake)).collect::<Vec<_>>(), (0..80).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_cache_full_of_passes_alone_gives_way_oldest_first() {
+        let (mut policy, fake) = (S3Fifo::new(40), Fake::new(40));
+        for slot in 0..4 {
+            policy.admit(slot, 1, hash(slot), true);
+        }
+        fake.set(0, 0, true);
+        assert_eq!(evict(&mut policy, &fake), 1);
+        (0..4).for_each(|slot| fake.set(slot, 0, true));
         assert_eq!(policy.victim(&fake), None);
-        assert_eq!(policy.len(), 38);
     }
 
     #[test]

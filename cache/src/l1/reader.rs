@@ -112,11 +112,17 @@ impl L1Reader {
 
     /// Looks a chunk up without counting a use.
     ///
-    /// For reads that continue in a chunk which the same stream has just looked up: sixteen 64 KiB reads of one large
+    /// For reads that go on in a chunk which the same stream looks up once anyway: sixteen 64 KiB reads of one large
     /// chunk are one use of it, and counted as sixteen they would make every file streamed once look popular.
     #[must_use]
     pub fn peek(&self, key: &ChunkKey) -> Option<Frame> {
         Frame::find(&self.lane, key)
+    }
+
+    /// Returns the budget: bytes of all frames together.
+    #[must_use]
+    pub fn bytes_max(&self) -> u64 {
+        self.lane.shared.arena.bytes()
     }
 
     /// Reads the counters. Each is exact; together they are of one moment only while nobody else is at work.

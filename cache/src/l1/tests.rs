@@ -44,6 +44,13 @@ fn put(writer: &mut L1Writer, key: ChunkKey, round: u64, len: usize) -> Option<F
     Some(writer.insert(key, filled, len as u32))
 }
 
+/// As [`put`], as part of a pass; each second chunk was waited for.
+fn put_scan(writer: &mut L1Writer, key: ChunkKey, round: u64, len: usize) -> Option<Frame> {
+    let mut filled = writer.allocate_for_scan(key.class)?;
+    fill(&mut filled[..len], word(&key, round));
+    Some(writer.insert_for_scan(key, filled, len as u32, round.is_multiple_of(2)))
+}
+
 #[test]
 fn a_chunk_is_found_under_its_exact_key_only() {
     let (reader, mut writer) = cache_of(2);
@@ -202,7 +209,7 @@ fn ends_and_frames_go_where_they_must() {
 
 #[derive(Clone, Debug)]
 enum Op {
-    Insert { key: ChunkKey, len: u16, hold: bool },
+    Insert { key: ChunkKey, len: u16, hold: bool, is_scan: bool },
     Abandon(FrameClass),
     Lookup(ChunkKey),
     Hold(ChunkKey),
@@ -224,7 +231,8 @@ fn key() -> impl Strategy<Value = ChunkKey> {
 
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        8 => (key(), 0..600_u16, prop::bool::weighted(0.2)).prop_map(|(key, len, hold)| Op::Insert { key, len, hold }),
+        8 => (key(), 0..600_u16, prop::bool::weighted(0.2), any::<bool>())
+            .prop_map(|(key, len, hold, is_scan)| Op::Insert { key, len, hold, is_scan }),
         1 => class().prop_map(Op::Abandon),
         8 => key().prop_map(Op::Lookup),
         2 => key().prop_map(Op::Hold),
@@ -246,7 +254,7 @@ proptest! {
         for (round, op) in ops.into_iter().enumerate() {
             let round = round as u64;
             match op {
-                Op::Insert { key, len, hold } => match put(&mut writer, key, round, len.into()) {
+                Op::Insert { key, len, hold, is_scan } => match if is_scan { put_scan } else { put }(&mut writer, key, round, len.into()) {
                     Some(frame) => {
                         insertions += 1;
                         model.insert(key, (round, len.into()));

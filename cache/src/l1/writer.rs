@@ -140,9 +140,10 @@ impl L1Writer {
     /// tenth of it, the memory of what they have read is used again before other free memory.
     pub fn allocate_for_scan(&mut self, class: FrameClass) -> Option<FrameMut> {
         self.collect_returned();
-        if let Some(victim) = self.policy.scan_victim(&self.lane.shared.index.slots) {
-            // If a reader came in between, the next allocation looks again.
-            self.try_evict(victim);
+        if let Some(victim) = self.policy.scan_victim(&self.lane.shared.index.slots)
+            && !self.try_evict(victim)
+        {
+            self.policy.defer(victim);
         }
         self.allocate(class)
     }
@@ -192,12 +193,6 @@ impl L1Writer {
         self.counts.insertions += 1;
         self.show_counts();
         frame
-    }
-
-    /// Returns the budget: bytes of all frames together.
-    #[must_use]
-    pub fn bytes_max(&self) -> u64 {
-        u64::from(self.slabs.len()) * SLAB_BYTES as u64
     }
 
     /// Returns another reading end.

@@ -20,6 +20,8 @@ pub(super) struct Local {
     root: Arc<OwnedFd>,
     shown: PathBuf,
     open: VecDeque<(Vec<u8>, Arc<OwnedFd>)>,
+    /// Whether this run made the root.
+    root_is_new: bool,
     /// Whether files can be written without a name and linked to one: not on every file system, nor for every user.
     unnamed: bool,
 }
@@ -45,10 +47,18 @@ impl Local {
         let failed = |error: std::io::Error| {
             EngineError::new(ErrorKind::Failed, format!("cannot write to {}: {error}", target.display()))
         };
-        std::fs::create_dir_all(target).map_err(failed)?;
+        if let Some(parent) = target.parent() {
+            std::fs::create_dir_all(parent).map_err(failed)?;
+        }
+        let root_is_new = match std::fs::create_dir(target) {
+            Ok(()) => true,
+            // Whether it is a directory is seen when it is opened.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => false,
+            Err(error) => return Err(failed(error)),
+        };
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let root = fs::openat(CWD, target, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
-        Ok(Self { root: Arc::new(root), shown: target.to_owned(), open: VecDeque::new(), unnamed: true })
+        Ok(Self { root: Arc::new(root), shown: target.to_owned(), open: VecDeque::new(), root_is_new, unnamed: true })
     }
 
     /// Names what could not be done locally, with the remedy where one is known.
@@ -96,7 +106,7 @@ impl Local {
     /// Sees to it that a directory is there; true where it was not, so that nothing can be in it.
     pub(super) fn make_directory(&mut self, path: &[u8]) -> Result<bool, Errno> {
         if path.is_empty() {
-            return Ok(false);
+            return Ok(self.root_is_new);
         }
         let (parent, name) = self.parent_of(path)?;
         match fs::mkdirat(&parent, name, Mode::RWXU) {
@@ -119,12 +129,21 @@ impl Local {
     }
 
     /// Writes a whole small file where nobody sees it, then puts it in its place.
-    pub(super) fn write_small(&mut self, path: &[u8], attr: &RemoteAttr, data: &[u8]) -> Result<(), Errno> {
+    ///
+    /// `is_new`: this run made its directory. Elsewhere something may have to be replaced in one step, which a link cannot
+    /// do, and an earlier run may have left a part of that name, which goes by being written anew.
+    pub(super) fn write_small(
+        &mut self,
+        path: &[u8],
+        attr: &RemoteAttr,
+        data: &[u8],
+        is_new: bool,
+    ) -> Result<(), Errno> {
         let (parent, name) = self.parent_of(path)?;
-        if self.unnamed {
+        if is_new && self.unnamed {
             match write_unnamed(&parent, name, attr, data) {
                 Ok(()) => return Ok(()),
-                // Something is there, to be replaced in one step: a link cannot, a renaming can.
+                // Somebody else was there in between.
                 Err(Errno::EXIST) => {}
                 Err(errno @ (Errno::NOSPC | Errno::DQUOT)) => return Err(errno),
                 Err(errno) => {
@@ -276,7 +295,7 @@ mod tests {
 
     #[test]
     fn small_files_come_whole_and_replace_what_is_there_in_either_way() {
-        for unnamed in [true, false] {
+        for (is_new, unnamed) in [(true, true), (true, false), (false, true)] {
             let inside = tempfile::tempdir().unwrap();
             let outside = tempfile::NamedTempFile::new().unwrap();
             let mut local = Local::open(inside.path()).unwrap();
@@ -285,7 +304,7 @@ mod tests {
             std::os::unix::fs::symlink(outside.path(), inside.path().join("d/link")).unwrap();
             std::fs::write(inside.path().join("d/old"), b"older and longer").unwrap();
             for name in ["d/new", "d/old", "d/link"] {
-                local.write_small(name.as_bytes(), &attr(4), b"news").unwrap();
+                local.write_small(name.as_bytes(), &attr(4), b"news", is_new).unwrap();
                 let path = inside.path().join(name);
                 assert_eq!(std::fs::read(&path).unwrap(), b"news");
                 let found = std::fs::symlink_metadata(&path).unwrap();
@@ -295,5 +314,27 @@ mod tests {
             assert_eq!(std::fs::read(outside.path()).unwrap(), b"", "a link's target is left alone");
             assert_eq!(std::fs::read_dir(inside.path().join("d")).unwrap().count(), 3, "no parts are left");
         }
+    }
+
+    /// A large file that an interrupted run began, and that is small by now.
+    #[test]
+    fn a_part_that_was_left_goes_with_the_file_that_replaces_it() {
+        let inside = tempfile::tempdir().unwrap();
+        Local::open(inside.path()).unwrap().open_large(b"x").unwrap().set_len(1 << 20).unwrap();
+        let mut local = Local::open(inside.path()).unwrap();
+        let is_new = local.make_directory(b"").unwrap();
+        local.write_small(b"x", &attr(4), b"news", is_new).unwrap();
+        let names: Vec<_> = std::fs::read_dir(inside.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["x"]);
+    }
+
+    #[test]
+    fn a_target_is_new_once() {
+        let inside = tempfile::tempdir().unwrap();
+        let target = inside.path().join("a/b");
+        assert_eq!(Local::open(&target).unwrap().make_directory(b""), Ok(true));
+        assert_eq!(Local::open(&target).unwrap().make_directory(b""), Ok(false));
+        std::fs::write(inside.path().join("file"), b"").unwrap();
+        assert!(Local::open(&inside.path().join("file")).is_err());
     }
 }

@@ -73,9 +73,14 @@ fn find(l1: &L1Reader, view: OpenView, at: u64, end: u64) -> Option<FramePart> {
         let bytes = class.bytes() as u64;
         let Ok(index) = u32::try_from(at / bytes) else { continue };
         let key = ChunkKey { file: view.file, version: view.version, index, class };
-        // One use of a chunk for each pass over it, in however many reads, when it is over: see `L1Reader::peek`.
-        let is_last = end >= view.size.min((u64::from(index) + 1) * bytes);
-        let found = if is_last { l1.lookup(&key) } else { l1.peek(&key) };
+        // One use of a chunk for each pass over it, in however many reads: see `L1Reader::peek`.
+        let is_use = if view.size > l1.bytes_max() {
+            // A pass that the cache cannot hold: what it has used gives way, so that must be over.
+            end >= view.size.min((u64::from(index) + 1) * bytes)
+        } else {
+            at.is_multiple_of(bytes)
+        };
+        let found = if is_use { l1.lookup(&key) } else { l1.peek(&key) };
         let Some(frame) = found else { continue };
         let from = usize::try_from(at % bytes).expect("frames fit memory");
         let to = usize::try_from((end - u64::from(index) * bytes).min(frame.len() as u64)).expect("frames fit memory");

@@ -200,9 +200,12 @@ impl Fetches {
         for index in first..=last {
             let key = ChunkKey { file: op.ino, version: op.version, index, class };
             let begin = u64::from(index) * bytes;
-            if let Some(frame) =
-                self.reader.peek(&key).filter(|frame| begin + frame.len() as u64 >= end.min(begin + bytes))
-            {
+            let found = match self.is_scan(&key, op.size) && end >= op.size.min(begin + bytes) {
+                // It came between a look of a ring's thread and this one.
+                true => self.reader.lookup(&key),
+                false => self.reader.peek(&key),
+            };
+            if let Some(frame) = found.filter(|frame| begin + frame.len() as u64 >= end.min(begin + bytes)) {
                 waiting(&mut self.reads, read).parts.insert(begin, Part::Frame(frame));
                 continue;
             }
@@ -282,7 +285,7 @@ impl Fetches {
         let bytes = key.class.bytes();
         let offset = u64::from(key.index) * bytes as u64;
         let length = usize::try_from((size - offset).min(bytes as u64)).expect("bounded by a frame");
-        let is_scan = key.class == FrameClass::Large && size > self.l1.bytes_max();
+        let is_scan = self.is_scan(&key, size);
         let frame = if is_scan { self.l1.allocate_for_scan(key.class) } else { self.l1.allocate(key.class) };
         let buffer = match frame {
             Some(frame) => Buffer::Frame(frame),
@@ -297,6 +300,11 @@ impl Fetches {
         let call = client.call(now, node, Ask::Read { file, offset, length: length as u64 });
         let fetch = Fetch { key, ino, buffer, filled: 0, length, answered_at: 0, found: None, is_scan };
         self.fetches.insert(call, fetch);
+    }
+
+    /// Whether a chunk belongs to a pass over a file that the cache cannot hold.
+    fn is_scan(&self, key: &ChunkKey, size: u64) -> bool {
+        key.class == FrameClass::Large && size > self.reader.bytes_max()
     }
 
     fn plain(&self) -> usize {

@@ -57,7 +57,8 @@ impl OpenFile {
         Arc::clone(&self.fd)
     }
 
-    /// The attributes when it was opened, before anything was read through it.
+    /// The attributes when it was opened (of the moment before, where they are known then), before anything was read
+    /// through it.
     pub fn attr_at_open(&self) -> Attr {
         self.attr_at_open
     }

@@ -44,6 +44,16 @@ fn in_child() -> bool {
     std::env::var_os(CHILD).is_some()
 }
 
+/// Runs a test's half for a child in a mount namespace of its own, where it may mount what it likes.
+fn run_with_own_mounts(test: &str) {
+    let prefix: &[&str] = match rustix::process::getuid().is_root() {
+        true => &["unshare", "--mount"],
+        false => &["unshare", "--user", "--map-root-user", "--mount"],
+    };
+    let output = child(prefix, test).output().expect("unshare of util-linux");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// The command that runs one test, and its child's half, in a new process started through `prefix`.
 fn child(prefix: &[&str], test: &str) -> Command {
     let program = std::env::current_exe().expect("own path");

@@ -52,7 +52,7 @@ pub enum Blocking {
 /// from any thread.
 pub struct Share {
     root: OwnedFd,
-    /// `/proc/self/fd` of this very process and of procfs, whatever is mounted over it later: see [`Share::reopen`].
+    /// `/proc/self/fd` as it was, whatever is mounted over it later: see [`Share::reopen`].
     descriptors: OwnedFd,
     pub(super) origin: Origin,
     pub(super) parked: Mutex<VecDeque<DirStream>>,
@@ -119,7 +119,12 @@ impl Share {
             Err(Errno::ACCESS) => return Err(ShareError::Denied(path.into())),
             Err(errno) => return Err(ShareError::NoOpenat2(errno.into())),
         }
-        self.reopen(&self.root, OFlags::DIRECTORY).map_err(io)?;
+        // Another process's descriptors may have been mounted there.
+        let (reopened, _) = self.reopen(&self.root, OFlags::DIRECTORY).map_err(io)?;
+        let (reopened, root) = (statx_fd(&reopened).map_err(io)?, statx_fd(&self.root).map_err(io)?);
+        if (device(&reopened), reopened.stx_ino) != (device(&root), root.stx_ino) {
+            return Err(ShareError::NoProc);
+        }
         Ok(())
     }
 
@@ -189,6 +194,7 @@ impl Share {
         let inode = (device(&stat), stat.stx_ino);
         let storage = self.origin.holds(&stat).then_some(self.storage);
         // Where a server stands behind it, only an opening makes it tell what the file is now (close-to-open, nfs(5)).
+        // Elsewhere the attributes are those of the moment before: who reads compares versions afterwards.
         let attr =
             if storage.is_some_and(Storage::has_true_inodes) { attr } else { Attr::new(attr.id, &statx_fd(&file)?) };
         Ok(OpenFile::new(file, attr, inode, storage, Arc::clone(&self.keeper)))

@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags, fcntl_getfl, mkdirat, openat, renameat_with};
+use rustix::mount::{MountFlags, mount};
 
 use super::*;
 use crate::share::{FileKind, ShareError};
@@ -185,4 +186,27 @@ fn what_a_shard_opened_reads_as_patiently_as_what_a_worker_opened() {
     };
     assert!(!flags(Blocking::CachedOnly).contains(OFlags::NONBLOCK));
     assert_eq!(flags(Blocking::CachedOnly), flags(Blocking::Allowed));
+}
+
+#[test]
+fn what_is_mounted_over_proc_changes_nothing_for_a_share_that_is_open() {
+    if in_child() {
+        let folder = tempfile::tempdir().expect("folder");
+        fs::write(folder.path().join("file"), b"inside!").expect("write");
+        let share = open(folder.path());
+        mount("tmpfs", "/proc", "tmpfs", MountFlags::empty(), c"").expect("tmpfs in an own mount namespace");
+        // Each number leads to a file of another one's making.
+        fs::create_dir_all("/proc/self/fd").expect("mkdir");
+        for fd in 0..64 {
+            fs::write(format!("/proc/self/fd/{fd}"), OUTSIDE).expect("write");
+        }
+        let file = open_file(&share, b"file").expect("open");
+        let mut bytes = [0; 7];
+        assert_eq!((file.read_now(0, &mut bytes), &bytes), (Ok(7), b"inside!"));
+        assert!(matches!(Share::open(folder.path()), Err(ShareError::NoProc)));
+        return;
+    }
+    run_with_own_mounts(
+        "share::tests::containment::what_is_mounted_over_proc_changes_nothing_for_a_share_that_is_open",
+    );
 }

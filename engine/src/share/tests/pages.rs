@@ -200,13 +200,7 @@ fn what_stays_is_listed_once_on_overlayfs_too() {
         }
         return;
     }
-    let test = "share::tests::pages::what_stays_is_listed_once_on_overlayfs_too";
-    let prefix: &[&str] = match rustix::process::getuid().is_root() {
-        true => &["unshare", "--mount"],
-        false => &["unshare", "--user", "--map-root-user", "--mount"],
-    };
-    let output = child(prefix, test).output().expect("unshare of util-linux");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    run_with_own_mounts("share::tests::pages::what_stays_is_listed_once_on_overlayfs_too");
 }
 
 #[test]
