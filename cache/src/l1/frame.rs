@@ -64,8 +64,9 @@ impl Frame {
         Self { held, len }
     }
 
-    pub(super) fn slot(&self) -> u32 {
-        self.held.slot
+    /// Counts a use for eviction, as [`L1Reader::lookup`](super::L1Reader::lookup) does, of a frame found otherwise.
+    pub fn count_use(&self) {
+        self.held.lane.shared.index.slots.touch(self.held.slot);
     }
 }
 

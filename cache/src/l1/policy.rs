@@ -19,11 +19,11 @@
 //!
 //! Three departures. Sizes are counted in units, since frames come in two classes. A chunk that a reader holds at its
 //! turn is passed over (from small it moves to main): evicting it would cost a later hit and free no memory now. And a
-//! pass over a file that is larger than the whole cache has a queue of its own, scan, as large as small: once that is full,
-//! what was read gives way to what comes next, even while other memory is free. Such a pass would push out its own first
-//! chunks before they could be read again, and touch all of the memory to no purpose (PostgreSQL's ring for bulk reads,
-//! src/backend/storage/buffer/README, is the same thought). What was fetched ahead and is not read at its turn goes on as
-//! any other chunk.
+//! pass over a file that is larger than the whole cache has a queue of its own, scan, as large as small: once that is
+//! full, what was read gives way to what comes next, even while other memory is free. Such a pass would push out its
+//! own first chunks before they could be read again, and touch all of the memory to no purpose (PostgreSQL's ring for
+//! bulk reads, src/backend/storage/buffer/README, is the same thought). What was fetched ahead and is not read at its
+//! turn goes on as any other chunk.
 #![forbid(unsafe_code)]
 
 /// The small queue's share of the cache, one part in ten (SOSP'23, section 4.2.1: 10 % suits most traces).
@@ -253,7 +253,8 @@ impl S3Fifo {
 /// Names in a ghost bucket: half a cache line.
 const GHOST_WAYS: usize = 4;
 
-/// The names of chunks lately evicted from small and scan: a fixed table of fingerprints with the time of their eviction.
+/// The names of chunks lately evicted from small and scan: a fixed table of fingerprints with the time of their
+/// eviction.
 ///
 /// As the paper implements it (section 4.2.3): a name lapses by age, counted in evictions, or when its bucket needs the
 /// room. 32-bit fingerprints: about one chunk in 1e9 is taken for another and enters main undeserved.

@@ -100,7 +100,7 @@ impl L1Reader {
         let frame = self.peek(key);
         match &frame {
             Some(frame) => {
-                self.lane.shared.index.slots.touch(frame.slot());
+                frame.count_use();
                 stripe.hits.fetch_add(1, Ordering::Relaxed);
             }
             None => {

@@ -48,7 +48,11 @@ fn put(writer: &mut L1Writer, key: ChunkKey, round: u64, len: usize) -> Option<F
 fn put_scan(writer: &mut L1Writer, key: ChunkKey, round: u64, len: usize) -> Option<Frame> {
     let mut filled = writer.allocate_for_scan(key.class)?;
     fill(&mut filled[..len], word(&key, round));
-    Some(writer.insert_for_scan(key, filled, len as u32, round.is_multiple_of(2)))
+    let frame = writer.insert_for_scan(key, filled, len as u32);
+    if round.is_multiple_of(2) {
+        frame.count_use();
+    }
+    Some(frame)
 }
 
 #[test]

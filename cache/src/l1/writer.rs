@@ -158,17 +158,12 @@ impl L1Writer {
         self.publish(key, filled, len, false)
     }
 
-    /// As [`insert`](Self::insert), for what [`allocate_for_scan`](Self::allocate_for_scan) lent; `is_read`: a reader
-    /// who waited for it needs it no more.
+    /// As [`insert`](Self::insert), for what [`allocate_for_scan`](Self::allocate_for_scan) lent.
     ///
     /// # Panics
     /// As `insert`.
-    pub fn insert_for_scan(&mut self, key: ChunkKey, filled: FrameMut, len: u32, is_read: bool) -> Frame {
-        let frame = self.publish(key, filled, len, true);
-        if is_read {
-            self.index().slots.touch(frame.slot());
-        }
-        frame
+    pub fn insert_for_scan(&mut self, key: ChunkKey, filled: FrameMut, len: u32) -> Frame {
+        self.publish(key, filled, len, true)
     }
 
     fn publish(&mut self, key: ChunkKey, filled: FrameMut, len: u32, is_scan: bool) -> Frame {

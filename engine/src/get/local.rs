@@ -288,6 +288,7 @@ mod tests {
         assert!(local.open_large(b"d/x").is_err());
         assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
     }
+
     fn attr(size: u64) -> RemoteAttr {
         let kind = crate::remote::RemoteKind::File;
         RemoteAttr { kind, mode: 0o640, uid: 7, gid: 7, nlink: 1, size, mtime_s: 1_000, mtime_ns: 5, version: 1 }

@@ -74,12 +74,8 @@ fn find(l1: &L1Reader, view: OpenView, at: u64, end: u64) -> Option<FramePart> {
         let Ok(index) = u32::try_from(at / bytes) else { continue };
         let key = ChunkKey { file: view.file, version: view.version, index, class };
         // One use of a chunk for each pass over it, in however many reads: see `L1Reader::peek`.
-        let is_use = if view.size > l1.bytes_max() {
-            // A pass that the cache cannot hold: what it has used gives way, so that must be over.
-            end >= view.size.min((u64::from(index) + 1) * bytes)
-        } else {
-            at.is_multiple_of(bytes)
-        };
+        let is_use =
+            if is_scan(l1, class, view.size) { ends_chunk(&key, view.size, end) } else { at.is_multiple_of(bytes) };
         let found = if is_use { l1.lookup(&key) } else { l1.peek(&key) };
         let Some(frame) = found else { continue };
         let from = usize::try_from(at % bytes).expect("frames fit memory");
@@ -89,6 +85,17 @@ fn find(l1: &L1Reader, view: OpenView, at: u64, end: u64) -> Option<FramePart> {
         }
     }
     None
+}
+
+/// Whether chunks of this class, of a file of `size` bytes, belong to a pass that the cache cannot hold. What it has used
+/// gives way, so a chunk of it is used by the read that takes its last byte.
+pub(super) fn is_scan(l1: &L1Reader, class: FrameClass, size: u64) -> bool {
+    class == FrameClass::Large && size > l1.bytes_max()
+}
+
+/// Whether a read up to `end` takes the last byte of a chunk of a file of `size` bytes.
+pub(super) fn ends_chunk(key: &ChunkKey, size: u64, end: u64) -> bool {
+    end >= size.min((u64::from(key.index) + 1) * key.class.bytes() as u64)
 }
 
 /// The errno of a mount whose service has ended.

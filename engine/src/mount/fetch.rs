@@ -6,7 +6,7 @@
 //! Small reads that scatter over a large file go past all this: a chunk for each would be many times what was asked
 //! for, and the kernel's page cache keeps what it got.
 
-use super::backend::held;
+use super::backend::{ends_chunk, held, is_scan};
 use super::replies::Replies;
 use crate::client::{Ask, CallError, CallId, Client, FileKey};
 use cache::{ChunkKey, Flights, Frame, FrameClass, FrameMut, Joined, L1Reader, L1Writer};
@@ -200,12 +200,13 @@ impl Fetches {
         for index in first..=last {
             let key = ChunkKey { file: op.ino, version: op.version, index, class };
             let begin = u64::from(index) * bytes;
-            let found = match self.is_scan(&key, op.size) && end >= op.size.min(begin + bytes) {
-                // It came between a look of a ring's thread and this one.
-                true => self.reader.lookup(&key),
-                false => self.reader.peek(&key),
-            };
-            if let Some(frame) = found.filter(|frame| begin + frame.len() as u64 >= end.min(begin + bytes)) {
+            if let Some(frame) =
+                self.reader.peek(&key).filter(|frame| begin + frame.len() as u64 >= end.min(begin + bytes))
+            {
+                // It came after a ring's thread had looked for it, so nobody has counted this use.
+                if is_scan(&self.reader, class, op.size) && ends_chunk(&key, op.size, end) {
+                    frame.count_use();
+                }
                 waiting(&mut self.reads, read).parts.insert(begin, Part::Frame(frame));
                 continue;
             }
@@ -285,7 +286,7 @@ impl Fetches {
         let bytes = key.class.bytes();
         let offset = u64::from(key.index) * bytes as u64;
         let length = usize::try_from((size - offset).min(bytes as u64)).expect("bounded by a frame");
-        let is_scan = self.is_scan(&key, size);
+        let is_scan = is_scan(&self.reader, key.class, size);
         let frame = if is_scan { self.l1.allocate_for_scan(key.class) } else { self.l1.allocate(key.class) };
         let buffer = match frame {
             Some(frame) => Buffer::Frame(frame),
@@ -300,11 +301,6 @@ impl Fetches {
         let call = client.call(now, node, Ask::Read { file, offset, length: length as u64 });
         let fetch = Fetch { key, ino, buffer, filled: 0, length, answered_at: 0, found: None, is_scan };
         self.fetches.insert(call, fetch);
-    }
-
-    /// Whether a chunk belongs to a pass over a file that the cache cannot hold.
-    fn is_scan(&self, key: &ChunkKey, size: u64) -> bool {
-        key.class == FrameClass::Large && size > self.reader.bytes_max()
     }
 
     fn plain(&self) -> usize {
@@ -390,8 +386,11 @@ impl Fetches {
                 let length = u32::try_from(fetch.filled).expect("bounded by a frame");
                 let key = ChunkKey { version, ..fetch.key };
                 Part::Frame(if fetch.is_scan {
-                    let is_read = waiters.iter().filter_map(|read| self.reads.get(read)).any(|read| read.end >= come);
-                    self.l1.insert_for_scan(key, frame, length, is_read)
+                    let frame = self.l1.insert_for_scan(key, frame, length);
+                    if waiters.iter().filter_map(|read| self.reads.get(read)).any(|read| read.end >= come) {
+                        frame.count_use();
+                    }
+                    frame
                 } else {
                     self.l1.insert(key, frame, length)
                 })

@@ -36,8 +36,6 @@ impl FsError {
     pub const IS_SYMLINK: Self = Self(libc::ELOOP);
     /// A FIFO, socket or device: open(2)'s own errno for a socket.
     pub const NOT_REGULAR: Self = Self(libc::ENXIO);
-    /// Another file took this one's place between two steps of one call.
-    pub const STALE: Self = Self(libc::ESTALE);
     /// The kernel kept asking for another attempt; the bounded number of them was used up.
     pub const BUSY: Self = Self(libc::EBUSY);
 
@@ -101,8 +99,8 @@ pub enum ShareError {
     /// `openat2(2)` with `RESOLVE_CACHED` is missing (Linux 5.12) or forbidden by a seccomp filter.
     #[error("openat2 is not usable ({0}): needs Linux 5.12, and no seccomp filter in the way")]
     NoOpenat2(FsError),
-    /// `/proc` is not mounted; files are opened through `/proc/self/fd`.
-    #[error("/proc is not mounted: files are opened safely through /proc/self/fd")]
+    /// `/proc/self/fd`, through which files are opened, is not there or not this process's.
+    #[error("/proc/self/fd is not this process's own: files are opened safely through it, so mount procfs on /proc")]
     NoProc,
     /// Anything else the file system said.
     #[error("{path}: {error}")]

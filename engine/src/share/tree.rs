@@ -48,8 +48,8 @@ pub enum Blocking {
 
 /// One folder, served.
 ///
-/// Cost: two descriptors, up to `PARKED_MAX` more for listings under way, and one for each file whose windows are kept. All calls take `&self`
-/// from any thread.
+/// Cost: two descriptors, up to `PARKED_MAX` more for listings under way, and one for each file whose windows are kept.
+/// All calls take `&self` from any thread.
 pub struct Share {
     root: OwnedFd,
     /// `/proc/self/fd` as it was, whatever is mounted over it later: see [`Share::reopen`].
@@ -249,8 +249,8 @@ impl Share {
         }
     }
 
-    /// Opens for reading exactly the inode that `handle` holds, by its link in procfs (proc_pid_fd(5)); also returns the
-    /// status flags that fcntl(2) can set, as they are without those asked for in addition.
+    /// Opens for reading exactly the inode that `handle` holds, by its link in procfs (proc_pid_fd(5)); also returns
+    /// the status flags that fcntl(2) can set, as they are without those asked for in addition.
     pub(super) fn reopen(&self, handle: &OwnedFd, extra: OFlags) -> Result<(OwnedFd, OFlags), FsError> {
         let name = || DecInt::from_fd(handle);
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | extra;
